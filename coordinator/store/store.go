@@ -1,0 +1,175 @@
+// Package store says what the coordinator needs of a database. Implementations
+// are memstore (tests) and sqlstore (SQLite embedded; MySQL); storetest is the
+// suite that each of them passes.
+//
+// A store keeps one row per transaction, one appended row per audit event, and
+// one lease row per shard. What a transaction means is opaque to it.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Errors that implementations return; test with errors.Is.
+var (
+	// ErrNotFound says that there is no such transaction. It never means that
+	// one was rolled back.
+	ErrNotFound = errors.New("store: not found")
+	// ErrConflict says that a lease in the batch is no longer held: another
+	// coordinator owns the shard. Nothing of the batch was written.
+	ErrConflict = errors.New("store: shard is owned by another coordinator")
+	// ErrInUse says that another process has the store open and it admits one.
+	ErrInUse = errors.New("store: in use by another process")
+	// ErrClosed says that the store was closed.
+	ErrClosed = errors.New("store: closed")
+)
+
+// ConflictError is the ErrConflict that names the shards that were lost.
+type ConflictError struct {
+	Shards []int
+}
+
+// Error names the shards.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%v: shards %v", ErrConflict, e.Shards)
+}
+
+// Is makes errors.Is(err, ErrConflict) true.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
+// Lease is the right to write a shard's transactions: as long as the shard's
+// epoch in the database is this one, nobody else has written them.
+type Lease struct {
+	Shard int
+	Epoch int64
+}
+
+// Record is one transaction as the database keeps it.
+type Record struct {
+	GID        string            // compared byte by byte, case-sensitive
+	Shard      int               // fixed at creation
+	Kind       string            // "saga" or "tcc"
+	Name       string            // the definition's
+	State      uint8             // opaque number, searchable
+	Paused     bool              // opaque flag, searchable
+	Version    int64             // 1 at creation, one more with each write
+	Definition []byte            // written with version 1 only, never changed
+	Body       []byte            // the machine's state and the engine's own
+	Digest     []byte            // of the start request: tells a repeated start from another
+	Labels     map[string]string // searchable
+	Reason     string            // why it turned back or is parked, for lists
+	CreatedAt  time.Time         // microseconds, UTC
+	UpdatedAt  time.Time         // of this version
+	Deadline   time.Time         // zero: none
+	NextAt     time.Time         // when it is due; zero: nothing to do (finished or parked)
+	FinishedAt time.Time         // zero: not finished
+	EventSeq   int64             // number of its last audit event, 0: none
+	EventHash  []byte            // digest of its last audit event
+}
+
+// Event is one audit event. The store appends it and never changes it.
+type Event struct {
+	GID  string
+	Seq  int64 // 1, 2, 3 … within the transaction
+	At   time.Time
+	Type string // a word from a fixed set
+	Data []byte // JSON, part of what Hash covers
+	Prev []byte // Hash of the event before it, empty for the first
+	Hash []byte
+}
+
+// Write is one transition: the transaction's new row and the events that go
+// with it.
+type Write struct {
+	Record Record
+	Events []Event
+}
+
+// Batch is what is committed together or not at all.
+type Batch struct {
+	Leases []Lease // every shard written, each once
+	Writes []Write // at most one per transaction
+}
+
+// Query selects transactions. Zero values select all.
+type Query struct {
+	States       []uint8
+	Kind         string
+	Name         string
+	Paused       *bool
+	Unfinished   bool              // only those without FinishedAt
+	CreatedFrom  time.Time         // inclusive
+	CreatedUntil time.Time         // exclusive
+	UpdatedUntil time.Time         // exclusive; finds what has not moved
+	Labels       map[string]string // all of these
+}
+
+// Cursor is a place in a list, just after the transaction it names. The order
+// is newest first: CreatedAt descending, then GID ascending by bytes. Writes
+// between two pages neither repeat nor skip a transaction that existed before
+// the first page and still matches.
+type Cursor struct {
+	CreatedAt time.Time
+	GID       string
+}
+
+// Store is a database of transactions. All methods are safe for concurrent
+// use. Times are the database's own clock where a lease is concerned.
+type Store interface {
+	// Shards returns the number of shards, fixed when the store was created.
+	Shards(ctx context.Context) (int, error)
+
+	// Acquire takes up to limit shards that nobody holds, or whose lease has
+	// run out, for owner, until ttl from now; each gets a new, higher epoch.
+	// It returns only what it took.
+	Acquire(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Lease, error)
+	// Renew extends every lease that owner still holds, expired or not so long
+	// as nobody took it, and returns them all.
+	Renew(ctx context.Context, owner string, ttl time.Duration) ([]Lease, error)
+	// Release gives back every lease of owner at once.
+	Release(ctx context.Context, owner string) error
+
+	// Commit writes a batch durably, after checking every lease's epoch in the
+	// same database transaction; a stale one is a *ConflictError and writes
+	// nothing. It is idempotent: a batch repeated after it took effect (its
+	// reply was lost) returns nil and changes nothing, and a delayed repeat
+	// never overwrites a later version.
+	Commit(ctx context.Context, b Batch) error
+
+	// Load returns one transaction, or ErrNotFound.
+	Load(ctx context.Context, gid string) (Record, error)
+	// Due returns unfinished transactions of the given shards whose NextAt is
+	// set and in [from, until), ordered by NextAt then GID, starting after
+	// the transaction (afterNext, afterGID) when afterGID is not empty.
+	Due(ctx context.Context, q DueQuery) ([]Record, error)
+
+	// List returns up to limit transactions after the cursor (nil: from the
+	// newest), without Definition and Body.
+	List(ctx context.Context, q Query, after *Cursor, limit int) ([]Record, error)
+	// Count returns how many transactions match, by state.
+	Count(ctx context.Context, q Query) (map[uint8]int64, error)
+	// Events returns up to limit audit events of a transaction with Seq
+	// greater than after, in order.
+	Events(ctx context.Context, gid string, after int64, limit int) ([]Event, error)
+
+	// Purge deletes up to limit transactions that finished before the given
+	// time, with their events, and returns how many. Unfinished transactions
+	// are never deleted, whatever their age.
+	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+
+	// Close releases what the store holds. Leases stay until they expire.
+	Close() error
+}
+
+// DueQuery is the argument of Store.Due.
+type DueQuery struct {
+	Shards    []int
+	From      time.Time // inclusive; zero: no lower bound
+	Until     time.Time // exclusive
+	AfterNext time.Time // with AfterGID: continue behind this transaction
+	AfterGID  string
+	Limit     int
+}
