@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
+)
+
+// detail is the Data of an audit event, as JSON. What it does not say is
+// absent.
+type detail struct {
+	State   string `json:"state"`             // of the transaction, after the event
+	Branch  string `json:"branch,omitempty"`  // the step or branch concerned
+	Action  string `json:"action,omitempty"`  // of a try
+	Op      string `json:"op,omitempty"`      // of a reply
+	Attempt int    `json:"attempt,omitempty"` // of a reply
+	Outcome string `json:"outcome,omitempty"` // of a reply
+	Message string `json:"message,omitempty"` // the participant's, caller's or operator's words
+	Code    string `json:"code,omitempty"`    // of an abort
+	Actor   string `json:"actor,omitempty"`   // who asked, when a person or service did
+	Name    string `json:"name,omitempty"`    // of a start: the definition's
+	Digest  []byte `json:"digest,omitempty"`  // of a start: of its content
+}
+
+func detailOf(ev txn.Event, m machine, actor string) detail {
+	d := detail{State: m.phase().String(), Actor: actor}
+	switch ev := ev.(type) {
+	case txn.Replied:
+		d.Branch, d.Op, d.Attempt = m.branch(ev.Branch), ev.Op.String(), ev.Attempt
+		d.Outcome, d.Message = ev.Outcome.String(), ev.Message
+	case txn.Abort:
+		d.Code, d.Message, d.Branch = ev.Reason.Code, ev.Reason.Message, ev.Reason.Branch
+	case tcc.Try:
+		d.Branch, d.Action = ev.Branch.Name, ev.Branch.Action
+	}
+	return d
+}
+
+// note appends an audit event to what the transaction's next commit writes.
+func (t *tx) note(kind string, d detail, now time.Time) error {
+	data, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	ev := store.Event{GID: t.rec.GID, Seq: t.rec.EventSeq + 1, At: now, Type: kind, Data: data, Prev: t.rec.EventHash}
+	ev.Hash = Hash(ev)
+	t.rec.EventSeq, t.rec.EventHash = ev.Seq, ev.Hash
+	t.events = append(t.events, ev)
+	return nil
+}
+
+// Hash is the digest of an audit event: SHA-256 over the event's fields, each
+// behind its length, the hash of the event before it among them. A trail whose
+// every Hash is right and whose every Prev is the Hash before it has not been
+// edited.
+func Hash(ev store.Event) []byte {
+	h := sha256.New()
+	field := func(b []byte) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+		h.Write(n[:])
+		h.Write(b)
+	}
+	number := func(v int64) {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(v))
+		h.Write(n[:])
+	}
+	field(ev.Prev)
+	field([]byte(ev.GID))
+	number(ev.Seq)
+	number(ev.At.UnixMicro())
+	field([]byte(ev.Type))
+	field(ev.Data)
+	return h.Sum(nil)
+}

@@ -1,0 +1,234 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+// batch is what one commit writes, and who waits for it.
+type batch struct {
+	store.Batch
+	items []item
+	err   error // ErrConflict, or nil
+}
+
+// item is one transaction's part of a batch, in the order of its writes.
+type item struct {
+	tx    *tx
+	rec   store.Record
+	hooks []hook
+	err   error // the store refuses this one, and only this one
+}
+
+// flush starts the commit of what is dirty, unless one is under way: what
+// gathers meanwhile makes the next batch.
+func (w *worker) flush(ctx context.Context) {
+	if w.flying != nil || len(w.dirty) == 0 {
+		return
+	}
+	if b := w.build(time.Now()); len(b.items) > 0 {
+		w.hand(ctx, b)
+	}
+}
+
+func (w *worker) build(now time.Time) *batch {
+	b := &batch{}
+	leased := map[int]bool{}
+	n := min(len(w.dirty), maxBatch)
+	for _, t := range w.dirty[:n] {
+		t.dirty = false
+		sh := w.shards[t.rec.Shard]
+		if sh == nil || w.txs[t.rec.GID] != t {
+			w.giveUp(t, errElsewhere)
+			continue
+		}
+		write, err := t.write(stamp(now), stampOrZero(t.schedule(now, w.rnd.Float64)))
+		if err != nil {
+			w.log.Error("amends: a transaction cannot be encoded and is left for the sweep", "gid", t.rec.GID, "err", err)
+			w.giveUp(t, err)
+			continue
+		}
+		if !leased[t.rec.Shard] {
+			leased[t.rec.Shard] = true
+			b.Leases = append(b.Leases, store.Lease{Shard: t.rec.Shard, Epoch: sh.epoch})
+		}
+		b.Writes = append(b.Writes, write)
+		b.items = append(b.items, item{tx: t, rec: write.Record, hooks: t.hooks})
+		t.hooks, t.flying = nil, true
+	}
+	w.dirty = append(w.dirty[:0], w.dirty[n:]...)
+	return b
+}
+
+// giveUp drops a transaction whose changes in memory cannot become durable.
+// Those who wait are told; the sweep finds what the store has of it.
+func (w *worker) giveUp(t *tx, err error) {
+	hooks := t.hooks
+	t.hooks = nil
+	w.gone.add(t.rec.GID)
+	w.forget(t)
+	for _, h := range hooks {
+		h(store.Record{}, err)
+	}
+}
+
+// committed takes a batch back from the committer. When shards of it were lost
+// to another coordinator, nothing was written, and the rest of it goes out
+// again as it was: exactly the same, since an attempt before may have written
+// it after all.
+func (w *worker) committed(ctx context.Context, b *batch) {
+	w.flying = nil
+	lost := w.lostShards(b.err)
+	if rest := b.without(lost); len(lost) > 0 && len(rest.items) > 0 {
+		w.hand(ctx, rest)
+	}
+	now := time.Now()
+	for _, it := range b.items {
+		if len(lost) > 0 && !lost[it.rec.Shard] {
+			continue
+		}
+		it.tx.flying = false
+		if lost[it.rec.Shard] {
+			it.err = errElsewhere
+		}
+		w.conclude(it, now)
+	}
+}
+
+// without returns the batch less the shards given.
+func (b *batch) without(lost map[int]bool) *batch {
+	rest := &batch{}
+	for _, l := range b.Leases {
+		if !lost[l.Shard] {
+			rest.Leases = append(rest.Leases, l)
+		}
+	}
+	for i, it := range b.items {
+		if !lost[it.rec.Shard] {
+			rest.Writes = append(rest.Writes, b.Writes[i])
+			rest.items = append(rest.items, it)
+		}
+	}
+	return rest
+}
+
+// hand gives a batch to the committer, which is waiting for one.
+func (w *worker) hand(ctx context.Context, b *batch) {
+	w.flying = b
+	select {
+	case w.batches <- b:
+	case <-ctx.Done():
+	}
+}
+
+// conclude tells those who waited for an item, and lets its transaction act.
+func (w *worker) conclude(it item, now time.Time) {
+	if err := it.err; err != nil {
+		for _, h := range it.hooks {
+			h(store.Record{}, err)
+		}
+		w.giveUp(it.tx, err)
+		return
+	}
+	for _, h := range it.hooks {
+		h(it.rec, nil)
+	}
+	w.e.watch.publish(it.rec)
+	if t := it.tx; w.txs[t.rec.GID] == t && t.durable() {
+		w.act(t, now)
+	}
+}
+
+// lostShards drops what was in memory of the shards that a commit found to
+// belong to another coordinator, and returns them.
+func (w *worker) lostShards(err error) map[int]bool {
+	var conflict *store.ConflictError
+	if !errors.As(err, &conflict) {
+		return nil
+	}
+	lost := map[int]bool{}
+	for _, s := range conflict.Shards {
+		lost[s] = true
+	}
+	w.drop(lost)
+	w.e.renewNow()
+	return lost
+}
+
+// commitLoop is the committer: one batch after the other, until ctx ends.
+func (w *worker) commitLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b := <-w.batches:
+			if err := w.commit(ctx, b); err != nil {
+				return err
+			}
+			if err := w.post(ctx, func() { w.committed(ctx, b) }); err != nil {
+				return nil // the engine stops
+			}
+		}
+	}
+}
+
+// commit writes a batch, however long that takes. Commit is idempotent, so an
+// error that leaves it open whether the batch took effect is resolved by
+// repeating it.
+func (w *worker) commit(ctx context.Context, b *batch) error {
+	wait := 5 * time.Millisecond
+	for attempt := 1; ; attempt++ {
+		err := w.e.store.Commit(ctx, b.Batch)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, store.ErrConflict):
+			b.err = err
+			return nil
+		case errors.Is(err, store.ErrClosed) || ctx.Err() != nil:
+			return err
+		}
+		w.log.Warn("amends: commit failed, trying again", "attempt", attempt, "transactions", len(b.items), "err", err)
+		if attempt >= 3 && w.commitEach(ctx, b, err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, time.Second)
+	}
+}
+
+// commitEach writes the items of a batch that keeps failing one by one, so
+// that one that the store refuses does not hold up the others. It reports
+// whether the batch is done with: not when the store refuses even an empty
+// batch, which is an outage.
+func (w *worker) commitEach(ctx context.Context, b *batch, cause error) bool {
+	if err := w.e.store.Commit(ctx, store.Batch{Leases: b.Leases}); err != nil {
+		return false
+	}
+	leases := map[int]store.Lease{}
+	for _, l := range b.Leases {
+		leases[l.Shard] = l
+	}
+	for i, write := range b.Writes {
+		one := store.Batch{Leases: []store.Lease{leases[write.Record.Shard]}, Writes: []store.Write{write}}
+		if err := w.e.store.Commit(ctx, one); err != nil {
+			w.log.Error("amends: the store refuses a transaction", "gid", write.Record.GID, "err", err, "batch_err", cause)
+			b.items[i].err = unavailable(err)
+		}
+	}
+	return true
+}
+
+func stampOrZero(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return stamp(t)
+}

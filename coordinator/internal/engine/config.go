@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Config holds what may be left out. The zero value stands for the defaults.
+type Config struct {
+	// Owner names this engine in leases; it must be unique among engines that
+	// ever ran on the store. Default: a UUID.
+	Owner string
+	// Workers is how many goroutines share the shards. Default 2.
+	Workers int
+	// LeaseTTL is how long shards stay ours without a renewal, and so how long
+	// a crash of ours delays their transactions. Default 10 s.
+	LeaseTTL time.Duration
+	// MaxLive bounds the transactions in memory; a start over it is refused
+	// with ErrOverloaded. Default 100,000.
+	MaxLive int
+	// SweepInterval is the time between looks for due transactions. Default 1 s.
+	SweepInterval time.Duration
+	// Retention is how long finished transactions are kept. Default 7 days;
+	// negative: for ever.
+	Retention time.Duration
+	// DrainTimeout bounds the wait for calls under way at the end of Run.
+	// Default 5 s.
+	DrainTimeout time.Duration
+	// Logger takes what operators should know. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Bounds that nobody has needed to change.
+const (
+	inboxSize   = 1024        // functions waiting for a worker
+	maxBatch    = 512         // transactions in one commit
+	maxBurst    = 1024        // functions a worker runs before it looks at its batch
+	horizon     = time.Minute // transactions due later than this leave memory
+	fullSweep   = 30 * time.Second
+	sweepPage   = 1000
+	purgePage   = 1000
+	purgeEvery  = time.Minute
+	goneSize    = 1 << 16 // departures that a worker remembers
+	overloadFor = time.Second
+)
+
+func (c *Config) withDefaults() (Config, error) {
+	var out Config
+	if c != nil {
+		out = *c
+	}
+	var errs []error
+	notNegative := func(field string, v int64) {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("engine: config: %s is negative, want 0 (the default) or more", field))
+		}
+	}
+	notNegative("Workers", int64(out.Workers))
+	notNegative("LeaseTTL", int64(out.LeaseTTL))
+	notNegative("MaxLive", int64(out.MaxLive))
+	notNegative("SweepInterval", int64(out.SweepInterval))
+	notNegative("DrainTimeout", int64(out.DrainTimeout))
+	orDefault(&out.Owner, uuid.NewString())
+	orDefault(&out.Workers, 2)
+	orDefault(&out.LeaseTTL, 10*time.Second)
+	orDefault(&out.MaxLive, 100_000)
+	orDefault(&out.SweepInterval, time.Second)
+	orDefault(&out.Retention, 7*24*time.Hour)
+	orDefault(&out.DrainTimeout, 5*time.Second)
+	if out.Logger == nil {
+		out.Logger = slog.Default()
+	}
+	return out, errors.Join(errs...)
+}
+
+func orDefault[T comparable](field *T, def T) {
+	var zero T
+	if *field == zero {
+		*field = def
+	}
+}

@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+// sweepLoop finds what is due and not in memory, for ever: after a crash it is
+// everything, later what slept, and now and then everything again, whatever
+// may have been missed.
+func (w *worker) sweepLoop(ctx context.Context) error {
+	tick := time.NewTicker(w.e.cfg.SweepInterval)
+	defer tick.Stop()
+	var seen, full time.Time // everything due before seen has been found; when all was last looked at
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.kick:
+		case <-tick.C:
+		}
+		now := time.Now()
+		from := seen
+		if now.Sub(full) >= fullSweep {
+			from = time.Time{}
+		}
+		done, err := w.sweep(ctx, from, now.Add(horizon))
+		if errors.Is(err, store.ErrClosed) {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("amends: sweep failed, trying again", "err", err)
+		}
+		if done && err == nil {
+			seen = now.Add(horizon)
+			if from.IsZero() {
+				full = now
+			}
+		}
+	}
+}
+
+func (w *worker) sweepNow() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// sweep loads what is due in [from, until), and everything due before until of
+// shards that are new. It reports whether it came to the end.
+func (w *worker) sweep(ctx context.Context, from, until time.Time) (bool, error) {
+	fresh, known, err := w.plan(ctx)
+	if err != nil {
+		return false, err
+	}
+	done, err := w.pages(ctx, store.DueQuery{Shards: fresh, Until: until, Limit: sweepPage})
+	if !done || err != nil {
+		return false, err
+	}
+	if err := w.post(ctx, func() { w.markSwept(fresh) }); err != nil {
+		return false, err
+	}
+	return w.pages(ctx, store.DueQuery{Shards: known, From: from, Until: until, Limit: sweepPage})
+}
+
+// plan asks the worker which shards have never been swept and which have.
+func (w *worker) plan(ctx context.Context) (fresh, known []int, err error) {
+	done := make(chan struct{})
+	err = w.post(ctx, func() {
+		for s, sh := range w.shards {
+			if sh.swept {
+				known = append(known, s)
+			} else {
+				fresh = append(fresh, s)
+			}
+		}
+		close(done)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case <-done:
+		return fresh, known, nil
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+func (w *worker) markSwept(shards []int) {
+	for _, s := range shards {
+		if sh := w.shards[s]; sh != nil {
+			sh.swept = true
+		}
+	}
+}
+
+// pages adopts what a query finds, page by page, and reports whether there was
+// room for all of it.
+func (w *worker) pages(ctx context.Context, q store.DueQuery) (bool, error) {
+	for len(q.Shards) > 0 {
+		seq := w.gone.count.Load()
+		recs, err := w.e.store.Due(ctx, q)
+		if err != nil {
+			return false, err
+		}
+		room := make(chan bool, 1)
+		if err := w.post(ctx, func() { room <- w.resume(recs, seq) }); err != nil {
+			return false, err
+		}
+		select {
+		case ok := <-room:
+			if !ok {
+				return false, nil
+			}
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		if len(recs) < q.Limit {
+			break
+		}
+		last := recs[len(recs)-1]
+		q.AfterNext, q.AfterGID = last.NextAt, last.GID
+	}
+	return true, nil
+}
+
+// resume takes what the sweep found into memory, and reports whether there was
+// room for all of it.
+func (w *worker) resume(recs []store.Record, seq uint64) bool {
+	now := time.Now()
+	for _, rec := range recs {
+		if w.txs[rec.GID] != nil {
+			continue
+		}
+		if w.draining || w.e.live.Load() >= int64(w.e.cfg.MaxLive) {
+			return false
+		}
+		t, err := w.load(rec, seq)
+		if err != nil {
+			if !errors.Is(err, errStale) {
+				w.log.Error("amends: a transaction cannot be loaded; the others go on", "gid", rec.GID, "err", err)
+			}
+			continue
+		}
+		w.act(t, now)
+		w.wakeSoon(t)
+	}
+	return true
+}
+
+// wakeSoon lets the timers deal with a deadline that has already passed.
+func (w *worker) wakeSoon(t *tx) {
+	if d := t.deadline(); !d.IsZero() && w.txs[t.rec.GID] == t {
+		w.timers.set(t, t.nextWake())
+	}
+}
+
+// load takes a record into memory that was read when the departure count was
+// seq. errStale says that it may be out of date, errElsewhere that it is not
+// ours.
+func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
+	sh := w.shards[rec.Shard]
+	switch {
+	case sh == nil:
+		return nil, errElsewhere
+	case seq < sh.since || !w.gone.current(rec.GID, seq):
+		return nil, errStale
+	}
+	m, err := decode(&rec)
+	if err != nil {
+		return nil, err
+	}
+	t := &tx{rec: rec, m: m, fresh: true}
+	w.adopt(t)
+	return t, nil
+}
+
+// purgeLoop deletes finished transactions whose retention has passed.
+func (e *Engine) purgeLoop(ctx context.Context) error {
+	if e.cfg.Retention < 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(purgeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for {
+			n, err := e.store.Purge(ctx, time.Now().Add(-e.cfg.Retention), purgePage)
+			if err != nil {
+				e.cfg.Logger.Warn("amends: finished transactions could not be purged, trying again", "err", err)
+			}
+			if err != nil || n < purgePage {
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
+)
+
+// tx is a transaction in memory. Only its worker touches it.
+type tx struct {
+	rec    store.Record  // as last committed or put into a batch; the audit head runs ahead
+	m      machine       // what is in memory, maybe ahead of rec.Body
+	calls  []call        // what m waits for, by branch
+	events []store.Event // not yet in a batch
+	hooks  []hook        // to run when what is in memory is durable
+	tries  []tryWaiter   // who waits for a try's answer
+	dirty  bool          // m is ahead of the last batch
+	flying bool          // in the batch that is being committed
+	fresh  bool          // loaded or started, its calls not yet scheduled
+	expiry bool          // its deadline has been dealt with
+	wakeAt time.Time     // when the timer heap wakes it
+	slot   int           // its place in the timer heap, from 1; 0: not in it
+}
+
+// hook runs when a change is durable, or was given up with an error.
+type hook func(rec store.Record, err error)
+
+type tryWaiter struct {
+	branch string
+	answer func(reply []byte, err error)
+}
+
+// call is a call that the machine waits for, and what became of it so far.
+type call struct {
+	txn.Call
+	due  time.Time
+	sent bool
+}
+
+func (t *tx) durable() bool { return !t.dirty && !t.flying }
+
+// afterDurable runs h when everything in memory is durable: now, or with the
+// commit that makes it so.
+func (t *tx) afterDurable(h hook) {
+	if t.durable() {
+		h(t.rec, nil)
+		return
+	}
+	t.hooks = append(t.hooks, h)
+}
+
+// schedule brings calls in line with what the machine now waits for: first
+// attempts are due at once, later ones after their backoff, and those of a
+// transaction just loaded when its record says. It returns when the
+// transaction is next due: at once while a call is under way, so that whoever
+// loads it after a crash asks again at once.
+func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
+	var next time.Time
+	earlier := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	old, calls := t.calls, make([]call, 0, len(t.calls))
+	for _, want := range t.m.outstanding() {
+		for len(old) > 0 && old[0].Branch < want.Branch {
+			old = old[1:]
+		}
+		c := call{Call: want, due: now}
+		if len(old) > 0 && old[0].Branch == want.Branch && old[0].Op == want.Op && old[0].Attempt == want.Attempt {
+			c.due, c.sent = old[0].due, old[0].sent
+		} else if want.Attempt > 1 && t.fresh {
+			c.due = later(now, t.rec.NextAt)
+		} else if want.Attempt > 1 {
+			c.due = now.Add(want.Retry.Delay(want.Attempt-1, rnd()))
+		}
+		calls = append(calls, c)
+		if c.sent {
+			earlier(now)
+		} else {
+			earlier(c.due)
+		}
+	}
+	t.calls, t.fresh = calls, false
+	if d := t.deadline(); !d.IsZero() {
+		earlier(d)
+	}
+	return next
+}
+
+// deadline is when the transaction must turn back, or zero.
+func (t *tx) deadline() time.Time {
+	if t.expiry || t.m.phase() != txn.Running {
+		return time.Time{}
+	}
+	return t.rec.Deadline
+}
+
+// nextWake is when a timer must look at the transaction again; calls under way
+// wake it by their outcome.
+func (t *tx) nextWake() time.Time {
+	next := t.deadline()
+	for _, c := range t.calls {
+		if !c.sent && (next.IsZero() || c.due.Before(next)) {
+			next = c.due
+		}
+	}
+	return next
+}
+
+// idle reports whether nothing but a person can move the transaction.
+func (t *tx) idle() bool { return len(t.calls) == 0 && t.deadline().IsZero() }
+
+// write encodes the transaction for a batch and takes over its events.
+func (t *tx) write(now, next time.Time) (store.Write, error) {
+	body, err := t.m.encode()
+	if err != nil {
+		return store.Write{}, err
+	}
+	rec := &t.rec
+	rec.Version++
+	rec.State, rec.Body, rec.UpdatedAt, rec.NextAt = uint8(t.m.phase()), body, now, next
+	if cause := t.m.cause(); cause != nil {
+		rec.Reason = cause.String()
+	} else {
+		rec.Reason = ""
+	}
+	if t.m.phase().Finished() {
+		rec.FinishedAt, rec.NextAt = now, time.Time{}
+	}
+	w := store.Write{Record: *rec, Events: t.events}
+	t.events = nil
+	return w, nil
+}
+
+// answerTries tells those who wait for a try what its branch says, now that it
+// is durable.
+func (t *tx) answerTries() {
+	m, ok := t.m.(*tccMachine)
+	if !ok || len(t.tries) == 0 {
+		return
+	}
+	waiting := t.tries[:0]
+	for _, w := range t.tries {
+		if reply, err, answered := tryAnswer(m.s, w.branch); answered {
+			w.answer(reply, err)
+		} else {
+			waiting = append(waiting, w)
+		}
+	}
+	t.tries = waiting
+}
+
+func tryAnswer(s tcc.State, name string) (reply []byte, err error, answered bool) {
+	for _, b := range s.Branches {
+		if b.Name != name {
+			continue
+		}
+		switch b.Phase {
+		case tcc.Trying:
+			return nil, nil, false
+		case tcc.Tried, tcc.Confirming, tcc.Confirmed:
+			return b.Reply, nil, true
+		}
+		break
+	}
+	return nil, turnedBack(s.Cause), true
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,305 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/internal/dispatch"
+	"github.com/amends-dev/amends/saga/txn"
+)
+
+// worker is the one goroutine that touches the transactions of its shards.
+type worker struct {
+	e     *Engine
+	log   *slog.Logger
+	inbox chan func() // runs on the worker's goroutine
+
+	shards   map[int]*shard
+	validity time.Time // our leases hold at least until then
+	txs      map[string]*tx
+	timers   timers
+	dirty    []*tx
+	rnd      *rand.Rand
+
+	flying  *batch        // being committed, or nil
+	batches chan *batch   // to the committer
+	kick    chan struct{} // to the sweeper: look now
+
+	gone     departures
+	draining bool // no call goes out any more
+}
+
+// shard is what a worker knows of one that it owns.
+type shard struct {
+	epoch int64
+	since uint64 // the departure count when it was acquired
+	swept bool   // everything due has been loaded since it was acquired
+}
+
+// departures numbers the transactions that left a worker's memory, so that a
+// record read from the store is known to be current: it is when nothing left
+// under its gid since before it was read.
+type departures struct {
+	count atomic.Uint64 // read by others before they read the store
+	at    map[string]uint64
+	ring  [goneSize]string
+}
+
+func (d *departures) add(gid string) {
+	n := d.count.Add(1)
+	slot := &d.ring[n%goneSize]
+	if *slot != "" && d.at[*slot]+goneSize <= n {
+		delete(d.at, *slot)
+	}
+	*slot = gid
+	d.at[gid] = n
+}
+
+// current reports whether what was read from the store when the count was seq
+// is still so.
+func (d *departures) current(gid string, seq uint64) bool {
+	return d.at[gid] <= seq && seq+goneSize > d.count.Load()
+}
+
+func newWorker(e *Engine) *worker {
+	w := &worker{
+		e: e, log: e.cfg.Logger,
+		inbox:   make(chan func(), inboxSize),
+		shards:  map[int]*shard{},
+		txs:     map[string]*tx{},
+		rnd:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), // jitter, nothing secret
+		batches: make(chan *batch),
+		kick:    make(chan struct{}, 1),
+	}
+	w.gone.at = map[string]uint64{}
+	return w
+}
+
+// post hands fn to the worker. It waits while the inbox is full, which is
+// back-pressure on whoever asks.
+func (w *worker) post(ctx context.Context, fn func()) error {
+	select {
+	case w.inbox <- fn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.e.stopped:
+		return errStopped
+	}
+}
+
+// run is the worker's loop, until ctx ends.
+func (w *worker) run(ctx context.Context) error {
+	wake := time.NewTimer(time.Hour)
+	defer wake.Stop()
+	for {
+		w.armTimer(wake)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wake.C:
+		case fn := <-w.inbox:
+			fn()
+			w.burst()
+		}
+		w.wakeDue(time.Now())
+		w.flush(ctx)
+	}
+}
+
+// burst runs what else is in the inbox, so that it shares one commit.
+func (w *worker) burst() {
+	for range maxBurst {
+		select {
+		case fn := <-w.inbox:
+			fn()
+		default:
+			return
+		}
+	}
+}
+
+func (w *worker) armTimer(timer *time.Timer) {
+	next := w.timers.next()
+	if next.IsZero() {
+		timer.Reset(time.Hour)
+		return
+	}
+	timer.Reset(max(0, time.Until(next)))
+}
+
+// wakeDue deals with the transactions whose time has come.
+func (w *worker) wakeDue(now time.Time) {
+	for t := w.timers.pop(now); t != nil; t = w.timers.pop(now) {
+		if w.txs[t.rec.GID] != t {
+			continue
+		}
+		w.expire(t, now)
+		if t.durable() {
+			w.act(t, now)
+		}
+	}
+}
+
+// expire turns a transaction back whose deadline has passed.
+func (w *worker) expire(t *tx, now time.Time) {
+	if d := t.deadline(); d.IsZero() || d.After(now) {
+		return
+	}
+	t.expiry = true
+	message := "not decided within " + t.rec.Deadline.Sub(t.rec.CreatedAt).String()
+	abort := txn.Abort{Reason: txn.Reason{Code: txn.CodeDeadline, Message: message}}
+	if err := w.apply(t, abort, ""); err != nil {
+		w.log.Error("amends: deadline could not be applied", "gid", t.rec.GID, "err", err)
+	}
+}
+
+// apply lets the machine decide about an event and queues the change.
+func (w *worker) apply(t *tx, ev txn.Event, actor string) error {
+	now := time.Now()
+	next, err := t.m.advance(ev)
+	if err != nil || next == t.m {
+		return err
+	}
+	if from, to := t.m.phase(), next.phase(); !txn.Legal(from, to) {
+		return illegal(t.rec.GID, from, to)
+	}
+	if err := t.note(ev.EventType(), detailOf(ev, next, actor), stamp(now)); err != nil {
+		return err
+	}
+	t.m = next
+	w.touch(t)
+	return nil
+}
+
+func (w *worker) touch(t *tx) {
+	if !t.dirty {
+		t.dirty = true
+		w.dirty = append(w.dirty, t)
+	}
+}
+
+// act does what a durable transaction asks for: calls that are due go out, a
+// timer is set for the rest, and one that needs nothing leaves memory.
+func (w *worker) act(t *tx, now time.Time) {
+	if t.fresh {
+		t.schedule(now, w.rnd.Float64)
+	}
+	t.answerTries()
+	if w.shards[t.rec.Shard] == nil {
+		w.forget(t)
+		return
+	}
+	if t.idle() {
+		w.leave(t)
+		return
+	}
+	if w.draining {
+		return // what is due stays in the store for whoever comes next
+	}
+	w.send(t, now)
+	wake := t.nextWake()
+	if w.sleeps(t, wake, now) {
+		w.leave(t)
+		return
+	}
+	w.timers.set(t, wake)
+}
+
+// send hands the calls that are due to the dispatcher. A worker whose leases
+// may have run out (it was paused) causes no effect until they are renewed.
+func (w *worker) send(t *tx, now time.Time) {
+	held := now.Before(w.validity)
+	for i := range t.calls {
+		c := &t.calls[i]
+		switch {
+		case c.sent || c.due.After(now):
+		case !held:
+			c.due = now.Add(w.e.cfg.LeaseTTL / 10)
+		default:
+			c.sent = true
+			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires()})
+		}
+	}
+}
+
+// expires is the deadline that participants learn: of TCC reservations only.
+func (t *tx) expires() time.Time {
+	if t.rec.Kind == KindTCC {
+		return t.rec.Deadline
+	}
+	return time.Time{}
+}
+
+// sleeps reports whether a transaction has nothing to do for so long that it
+// is not worth its memory: the sweep will find it.
+func (w *worker) sleeps(t *tx, wake, now time.Time) bool {
+	if wake.Before(now.Add(2 * horizon)) {
+		return false
+	}
+	for _, c := range t.calls {
+		if c.sent {
+			return false
+		}
+	}
+	return len(t.tries) == 0
+}
+
+// outcome takes what dispatch delivers.
+func (w *worker) outcome(o dispatch.Outcome) {
+	t := w.txs[o.GID]
+	if t == nil {
+		return // finished, parked or not ours: nothing waits for it
+	}
+	if err := w.apply(t, o.Replied, ""); err != nil {
+		w.log.Warn("amends: an outcome was not taken", "gid", o.GID, "op", o.Op.String(), "err", err)
+	}
+	w.settleCall(t, o.Replied)
+}
+
+// settleCall marks the call that was answered as no longer under way.
+func (w *worker) settleCall(t *tx, r txn.Replied) {
+	for i := range t.calls {
+		c := &t.calls[i]
+		if c.sent && c.Branch == r.Branch && c.Op == r.Op && c.Attempt == r.Attempt {
+			if !t.dirty { // nothing came of it, so it is asked again
+				c.sent, c.due = false, time.Now().Add(c.Retry.Delay(c.Attempt, w.rnd.Float64()))
+				w.timers.set(t, t.nextWake())
+			}
+			return
+		}
+	}
+}
+
+// leave drops a durable transaction from memory.
+func (w *worker) leave(t *tx) {
+	w.gone.add(t.rec.GID)
+	w.forget(t)
+	w.e.dispatcher.Withdraw(t.rec.GID)
+}
+
+// forget drops a transaction from memory, whatever its state.
+func (w *worker) forget(t *tx) {
+	if w.txs[t.rec.GID] != t {
+		return
+	}
+	delete(w.txs, t.rec.GID)
+	w.e.live.Add(-1)
+	w.timers.set(t, time.Time{})
+	for _, tw := range t.tries {
+		tw.answer(nil, errElsewhere)
+	}
+	t.calls, t.tries = nil, nil
+}
+
+// adopt takes a transaction into memory.
+func (w *worker) adopt(t *tx) {
+	w.txs[t.rec.GID] = t
+	w.e.live.Add(1)
+}
+
+// stamp is a time as the store keeps it.
+func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
