@@ -1,0 +1,7 @@
+//go:build !amends_invariants
+
+package saga
+
+// invariants makes Advance check every state that it returns. Build with the
+// tag amends_invariants to turn it on.
+const invariants = false

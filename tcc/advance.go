@@ -1,0 +1,256 @@
+package tcc
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/amends-dev/amends/saga/txn"
+)
+
+// Errors of Advance; test with errors.Is. Each leaves the state as it was.
+var (
+	// ErrBadEvent says that an event can be about no state of this
+	// transaction: it names a branch, operation or outcome that does not
+	// exist, or is of another kind of transaction.
+	ErrBadEvent = errors.New("tcc: bad event")
+	// ErrDecided says that the transaction was decided, the other way or
+	// before a branch was tried.
+	ErrDecided = errors.New("tcc: already decided")
+	// ErrTryPending says that a commit came while a try is unanswered.
+	ErrTryPending = errors.New("tcc: a try is unanswered")
+	// ErrBranchExists says that a branch of that name with other content is
+	// registered.
+	ErrBranchExists = errors.New("tcc: branch exists with other content")
+	// ErrTooManyBranches says that there are MaxBranches already.
+	ErrTooManyBranches = errors.New("tcc: too many branches")
+)
+
+// Try registers a branch, and so asks for its try. Repeating it with the same
+// content changes nothing.
+type Try struct {
+	Branch Branch
+}
+
+// EventType returns "try".
+func (Try) EventType() string { return "try" }
+
+// Commit decides to confirm every branch. Repeating it changes nothing.
+type Commit struct{}
+
+// EventType returns "commit".
+func (Commit) EventType() string { return "commit" }
+
+// Advance returns the state after ev happened. It takes Try, Commit,
+// txn.Replied and txn.Abort. A reply that comes too late or twice leaves the
+// state as it is, with no error. Each error returns s: ErrBadEvent for any
+// event; ErrDecided, ErrBranchExists, ErrTooManyBranches and ErrInvalidBranch
+// for Try; ErrDecided and ErrTryPending for Commit; ErrDecided for an Abort
+// after the decision to commit.
+//
+// The new state keeps the event's bytes: don't write to them afterwards.
+func (s State) Advance(d *Definition, ev txn.Event) (State, error) {
+	next, err := s.advance(ev)
+	if err != nil {
+		return s, err
+	}
+	if invariants {
+		if err := next.Check(d); err != nil {
+			return s, fmt.Errorf("after %s: %w", ev.EventType(), err)
+		}
+	}
+	return next, nil
+}
+
+func (s State) advance(ev txn.Event) (State, error) {
+	switch ev := ev.(type) {
+	case Try:
+		return s.try(ev.Branch)
+	case Commit:
+		return s.commit()
+	case txn.Abort:
+		return s.abort(ev.Reason)
+	case txn.Replied:
+		return s.replied(ev)
+	}
+	return s, fmt.Errorf("%w: a TCC transaction takes no %T", ErrBadEvent, ev)
+}
+
+func (s State) try(b Branch) (State, error) {
+	if s.decided() {
+		return s, fmt.Errorf("%w: branch %q comes too late: the transaction is %s", ErrDecided, b.Name, s.Phase)
+	}
+	if i := s.Find(b.Name); i >= 0 {
+		if s.Branches[i].Branch.equal(&b) {
+			return s, nil
+		}
+		return s, fmt.Errorf("%w: branch %q: give the other one a name of its own", ErrBranchExists, b.Name)
+	}
+	if err := b.Validate(); err != nil {
+		return s, err
+	}
+	if len(s.Branches) >= MaxBranches {
+		return s, fmt.Errorf("%w: branch %q: at most %d are allowed", ErrTooManyBranches, b.Name, MaxBranches)
+	}
+	if len(b.Payload) == 0 { // empty and nil are the same once encoded
+		b.Payload = nil
+	}
+	next := s.clone()
+	next.Branches = append(next.Branches, BranchState{Branch: b, Phase: Trying, Attempt: 1})
+	return next, nil
+}
+
+func (s State) commit() (State, error) {
+	if s.decided() {
+		if s.Decision == txn.Committing {
+			return s, nil
+		}
+		return s, fmt.Errorf("%w: the transaction is %s", ErrDecided, s.Phase)
+	}
+	for i := range s.Branches {
+		if s.Branches[i].Phase != Tried {
+			return s, fmt.Errorf("%w: branch %q is %s: wait for it, or abort", ErrTryPending,
+				s.Branches[i].Name, s.Branches[i].Phase)
+		}
+	}
+	next := s.clone()
+	next.decide(txn.Committing, Confirming)
+	return next, nil
+}
+
+func (s State) abort(why txn.Reason) (State, error) {
+	if s.decided() {
+		if s.Decision == txn.RollingBack {
+			return s, nil
+		}
+		return s, fmt.Errorf("%w: the transaction is %s", ErrDecided, s.Phase)
+	}
+	next := s.clone()
+	next.turnBack(why)
+	return next, nil
+}
+
+func (s State) replied(ev txn.Replied) (State, error) {
+	switch {
+	case ev.Branch < 0 || ev.Branch >= len(s.Branches):
+		return s, fmt.Errorf("%w: there is no branch %d of %d", ErrBadEvent, ev.Branch, len(s.Branches))
+	case ev.Op != txn.Try && ev.Op != txn.Confirm && ev.Op != txn.Cancel:
+		return s, fmt.Errorf("%w: a TCC transaction asks for no %s, want try, confirm or cancel", ErrBadEvent, ev.Op)
+	case !ev.Outcome.Valid():
+		return s, fmt.Errorf("%w: %s is no outcome, want ok, refused or unknown", ErrBadEvent, ev.Outcome)
+	}
+	b := &s.Branches[ev.Branch]
+	if s.Phase.Finished() || b.Phase.asks() != ev.Op {
+		return s, nil
+	}
+	if ev.Outcome != txn.OK && ev.Attempt != b.Attempt {
+		return s, nil
+	}
+	next := s.clone()
+	switch b = &next.Branches[ev.Branch]; ev.Outcome {
+	case txn.OK:
+		b.succeeded(ev)
+	case txn.Refused:
+		b.Error = clip(ev.Message)
+		next.refused(b, ev)
+	case txn.Unknown:
+		b.Error = clip(ev.Message)
+		next.unknown(b, ev)
+	}
+	next.settle()
+	return next, nil
+}
+
+func (s State) clone() State {
+	s.Branches = slices.Clone(s.Branches)
+	return s
+}
+
+// decided reports whether s no longer takes branches: commit or abort was
+// decided, or an operator ended it.
+func (s State) decided() bool { return s.Phase != txn.Running }
+
+func (b *BranchState) succeeded(ev txn.Replied) {
+	b.Error = ""
+	switch ev.Op {
+	case txn.Try:
+		b.Phase = Tried
+		if len(ev.Reply) > 0 { // empty and nil are the same once encoded
+			b.Reply = ev.Reply
+		}
+	case txn.Confirm:
+		b.Phase = Confirmed
+	case txn.Cancel:
+		b.Phase = Cancelled
+	}
+}
+
+func (s *State) refused(b *BranchState, ev txn.Replied) {
+	why := txn.Reason{Branch: b.Name, Code: txn.CodeRefused, Message: ev.Message}
+	if ev.Op == txn.Try {
+		s.turnBack(why)
+		return
+	}
+	b.Phase = Stuck
+	s.blame(why)
+}
+
+func (s *State) unknown(b *BranchState, ev txn.Replied) {
+	if ev.Op == txn.Try && b.Retry.Exhausted(b.Attempt) {
+		s.turnBack(txn.Reason{
+			Branch: b.Name, Code: txn.CodeExhausted,
+			Message: fmt.Sprintf("still unknown after attempt %d: %s", b.Attempt, ev.Message),
+		})
+		return
+	}
+	b.Attempt = min(b.Attempt+1, math.MaxInt32) // saturates rather than overflow
+}
+
+// turnBack decides to cancel every branch, the refused and unknown ones too.
+func (s *State) turnBack(why txn.Reason) {
+	s.blame(why)
+	s.decide(txn.RollingBack, Cancelling)
+}
+
+// decide sets every branch on its way to the decision's end.
+func (s *State) decide(decision txn.State, phase BranchPhase) {
+	s.Decision = decision
+	for i := range s.Branches {
+		s.Branches[i].Phase, s.Branches[i].Attempt = phase, 1
+	}
+	s.settle()
+}
+
+// blame records why, unless there was a reason before.
+func (s *State) blame(why txn.Reason) {
+	if s.Cause != nil {
+		return
+	}
+	if why.Code == "" {
+		why.Code = txn.CodeAborted
+	}
+	s.Cause = &txn.Reason{Branch: clip(why.Branch), Code: clip(why.Code), Message: clip(why.Message)}
+}
+
+// settle says where the branches leave a decided transaction.
+func (s *State) settle() {
+	if s.Decision == 0 {
+		return
+	}
+	owed, stuck := false, false
+	for i := range s.Branches {
+		owed = owed || s.Branches[i].Phase.asks() != 0
+		stuck = stuck || s.Branches[i].Phase == Stuck
+	}
+	switch {
+	case stuck:
+		s.Phase = txn.Parked
+	case owed:
+		s.Phase = s.Decision
+	case s.Decision == txn.Committing:
+		s.Phase = txn.Committed
+	default:
+		s.Phase = txn.RolledBack
+	}
+}

@@ -1,0 +1,32 @@
+// Package tcc describes try-confirm-cancel transactions and decides what they
+// do next.
+//
+// A TCC transaction reserves first: each branch is tried, which sets something
+// aside at a participant. Then it is decided, once: commit confirms every
+// branch, and abort (or a refused try, or the deadline) cancels every branch.
+// Branches are tried in any order, one after the other or in parallel, while
+// the transaction is open.
+//
+// The package is pure: plain data and functions, with no I/O, goroutine, clock
+// or randomness. What a transaction waits for is a function of its [State], so
+// recovery after a crash is the ordinary path:
+//
+//	s := tcc.New(def)
+//	s, err = s.Advance(def, tcc.Try{Branch: seat})
+//	for _, call := range s.Outstanding(def) { … ask the participant … }
+//	s, err = s.Advance(def, reply)
+//	s, err = s.Advance(def, tcc.Commit{})
+//
+// # Rules
+//
+// An OK counts whichever attempt it answers; Refused and Unknown count only
+// for the current attempt. A try that is refused, or whose attempts are
+// exhausted, turns the whole transaction back at once. Every branch that was
+// ever registered is then cancelled, in parallel, even the one that refused
+// and those whose outcome is unknown, because an earlier delivery of the try
+// may still take effect: the participant's guard answers the cancel of a try
+// that never ran with OK and makes sure that it never will.
+//
+// Confirms and cancels are owed: they are retried without bound, and a
+// participant that refuses one parks the transaction.
+package tcc
