@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
@@ -58,9 +59,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// maxCallMessage leaves room for a payload at its limit and what surrounds it.
-const maxCallMessage = 64 << 20
-
 // Coordinator drives the transactions of one store. All methods are safe for
 // concurrent use.
 type Coordinator struct {
@@ -85,9 +83,6 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	if c.cfg.Name == "" {
 		c.cfg.Name = "coordinator"
 	}
-	if c.cfg.MaxPayload < 0 || c.cfg.MaxPayload > maxCallMessage/4 {
-		return nil, fmt.Errorf("coordinator: config: MaxPayload is %d, want 0 (1 MiB) to %d", c.cfg.MaxPayload, maxCallMessage/4)
-	}
 	eng, err := engine.New(ctx, st, &engine.Config{
 		Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
 		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
@@ -105,7 +100,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	c.conn, err = grpc.NewClient("passthrough:///in-process",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.local.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxCallMessage)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
@@ -134,12 +129,16 @@ func (c *Coordinator) Run(ctx context.Context) error {
 // while Run does.
 func (c *Coordinator) Conn() grpc.ClientConnInterface { return c.conn }
 
-// Register adds the coordinator's services to a gRPC server of the caller's.
-// The server should allow messages of 64 MiB.
+// Register adds the coordinator's services to a gRPC server of the caller's,
+// which should have been given grpc.MaxRecvMsgSize(c.MaxMessageSize()).
 func (c *Coordinator) Register(r grpc.ServiceRegistrar) {
 	c.api.Register(r)
 	amendsv1.RegisterParticipantServiceServer(r, attendance{hub: c.hub})
 }
+
+// MaxMessageSize is the largest message that the services should let in, in
+// bytes: with less, what is too large is refused without saying which limit.
+func (c *Coordinator) MaxMessageSize() int { return c.api.MaxMessageSize() }
 
 // Serve answers on lis, with health and reflection, until ctx ends; then it
 // lets requests under way finish for a moment. It closes lis. Run must be
@@ -168,7 +167,7 @@ func (c *Coordinator) drainTimeout() time.Duration {
 }
 
 func (c *Coordinator) newServer() *grpc.Server {
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(maxCallMessage), grpc.MaxSendMsgSize(maxCallMessage))
+	srv := grpc.NewServer(grpc.MaxRecvMsgSize(c.MaxMessageSize()))
 	c.Register(srv)
 	return srv
 }

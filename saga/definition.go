@@ -75,7 +75,7 @@ type Step struct {
 	Name    string `json:"name"`              // unique within the saga
 	Action  string `json:"action"`            // "service.verb", for example "accounts.debit"
 	Payload []byte `json:"payload,omitempty"` // the encoded request
-	After   []int  `json:"after,omitempty"`   // indices of the steps that must be done first, all below its own; none: starts at once
+	After   []int  `json:"after,omitempty"`   // indices, below its own, of what must be done first; none: starts at once
 	Kind    Kind   `json:"kind,omitempty"`    // Compensatable when not set
 	Retry   Retry  `json:"retry,omitzero"`    // when a call is tried again; zero values are defaults
 }

@@ -110,7 +110,14 @@ func (s State) Outstanding(d *Definition) []txn.Call {
 
 // replies collects the replies of the given steps that are not empty.
 func (s State) replies(d *Definition, of *set) []txn.Reply {
-	var replies []txn.Reply
+	n := 0
+	for _, word := range of {
+		n += bits.OnesCount64(word)
+	}
+	if n == 0 {
+		return nil
+	}
+	replies := make([]txn.Reply, 0, n)
 	for w, word := range of {
 		for ; word != 0; word &= word - 1 {
 			i := w*64 + bits.TrailingZeros64(word)
@@ -118,6 +125,9 @@ func (s State) replies(d *Definition, of *set) []txn.Reply {
 				replies = append(replies, txn.Reply{Branch: d.Steps[i].Name, Action: d.Steps[i].Action, Body: body})
 			}
 		}
+	}
+	if len(replies) == 0 {
+		return nil
 	}
 	return replies
 }

@@ -114,7 +114,7 @@ type Replied struct {
 	Op      Op
 	Attempt int
 	Outcome Outcome
-	Reply   []byte // of an OK
+	Reply   []byte // of an OK, and of an undo refused because the step stands: what it replied
 	Message string // of a Refused or Unknown: the error, for people
 }
 

@@ -59,7 +59,7 @@ func (r Retry) Validate() error {
 	bad(r.Initial < 0, "initial", r.Initial, "0 (100 ms) or more")
 	bad(math.IsNaN(r.Factor) || r.Factor != 0 && (r.Factor < 1 || r.Factor > 100), "factor", r.Factor, "0 (2) or 1 to 100")
 	bad(r.Cap < 0 || r.Cap > 0 && r.Cap < r.Initial, "cap", r.Cap, "0 (1 min) or at least initial")
-	bad(math.IsNaN(r.Jitter) || r.Jitter > 1, "jitter", r.Jitter, "at most 1")
+	bad(math.IsNaN(r.Jitter) || math.IsInf(r.Jitter, 0) || r.Jitter > 1, "jitter", r.Jitter, "at most 1")
 	bad(r.Attempts < 0, "attempts", r.Attempts, "0 (no limit) or more")
 	bad(r.CallTimeout < 0, "call_timeout", r.CallTimeout, "0 (10 s) or more")
 	return errors.Join(errs...)

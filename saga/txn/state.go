@@ -51,8 +51,9 @@ func ParseState(name string) (State, error) {
 // Legal reports whether a transaction may go from one state to another in one
 // transition. Staying is always legal for a transaction that has not finished.
 //
-// RollingBack to Running happens only to a saga whose pivot turned out to have
-// taken effect after all: it can no longer turn back, so it goes forward.
+// RollingBack to Running, or to Committed when nothing is left to do, happens
+// only to a saga whose pivot turned out to have taken effect after all: it can
+// no longer turn back, so it goes forward.
 func Legal(from, to State) bool {
 	if from.Finished() {
 		return false
@@ -66,7 +67,7 @@ func Legal(from, to State) bool {
 	case Committing:
 		return to == Committed || to == Parked || to == Abandoned
 	case RollingBack:
-		return to == RolledBack || to == Parked || to == Abandoned || to == Running
+		return to != Committing
 	case Parked:
 		return true
 	}

@@ -137,7 +137,16 @@ func (w *worker) conclude(it item, now time.Time) {
 		h(it.rec, nil)
 	}
 	w.e.watch.publish(it.rec)
-	if t := it.tx; w.txs[t.rec.GID] == t && t.durable() {
+	t := it.tx
+	if !t.durable() {
+		return // the next batch concludes
+	}
+	hooks := t.hooks // of those who came while it was being committed and changed nothing
+	t.hooks = nil
+	for _, h := range hooks {
+		h(it.rec, nil)
+	}
+	if w.txs[t.rec.GID] == t {
 		w.act(t, now)
 	}
 }

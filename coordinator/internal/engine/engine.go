@@ -33,6 +33,7 @@ type Engine struct {
 	watch      watch
 	live       atomic.Int64  // transactions in memory
 	renew      chan struct{} // wakes the lease loop
+	ready      chan struct{} // closed when the workers first know what they own
 	draining   atomic.Bool
 	stopped    chan struct{} // closed when the workers have stopped
 }
@@ -48,7 +49,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: the store does not answer: %w", err)
 	}
-	e := &Engine{cfg: full, store: st, shardCount: n, renew: make(chan struct{}, 1), stopped: make(chan struct{})}
+	e := &Engine{cfg: full, store: st, shardCount: n, renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{})}
 	for range full.Workers {
 		e.workers = append(e.workers, newWorker(e))
 	}

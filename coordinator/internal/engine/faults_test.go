@@ -220,6 +220,34 @@ func TestDrainLeavesNothingUnderWay(t *testing.T) {
 	})
 }
 
+// TestAskedDuringCommit asks for what is already decided while the decision is
+// being committed: the answer must come with that commit.
+func TestAskedDuringCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &faulty{Store: newStore()}
+		st.commit = func(_ store.Batch, real func() error) error {
+			time.Sleep(time.Second) // virtual
+			return real()
+		}
+		r := launch(t, st, nil, func(c dispatch.Call) txn.Replied {
+			if c.Op == txn.Do {
+				return txn.Replied{Outcome: txn.Refused}
+			}
+			return ok(c)
+		})
+		r.startSaga("g1", steps(1))
+		synctest.Wait() // the refusal is being committed
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := r.Abort(ctx, "g1", "me", "never mind"); err != nil {
+			t.Errorf("abort of what is turning back already: %v", err)
+		}
+		if got := r.wait("g1"); got != txn.RolledBack {
+			t.Errorf("state %v, want ROLLED_BACK", got)
+		}
+	})
+}
+
 // TestGroupCommit counts commits under concurrent starts: they must share.
 func TestGroupCommit(t *testing.T) {
 	var commits, writes atomic.Int64

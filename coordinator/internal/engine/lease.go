@@ -12,14 +12,15 @@ import (
 func (e *Engine) leaseLoop(ctx context.Context) error {
 	tick := time.NewTicker(e.cfg.LeaseTTL / 4)
 	defer tick.Stop()
-	for {
-		if err := e.lease(ctx); err != nil {
-			if errors.Is(err, store.ErrClosed) {
-				return err
-			}
-			if ctx.Err() == nil {
-				e.cfg.Logger.Warn("amends: leases could not be renewed, trying again", "err", err)
-			}
+	for first := true; ; {
+		switch err := e.lease(ctx); {
+		case errors.Is(err, store.ErrClosed):
+			return err
+		case err != nil && ctx.Err() == nil:
+			e.cfg.Logger.Warn("amends: leases could not be renewed, trying again", "err", err)
+		case err == nil && first:
+			first = false
+			close(e.ready)
 		}
 		select {
 		case <-ctx.Done():

@@ -73,8 +73,8 @@ func digest(kind string, def []byte, labels map[string]string) []byte {
 }
 
 func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.Record, bool, error) {
-	if e.draining.Load() {
-		return store.Record{}, false, errStopped
+	if err := e.admit(ctx); err != nil {
+		return store.Record{}, false, err
 	}
 	w := e.workerOf(rec.Shard)
 	for {
@@ -92,6 +92,21 @@ func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.
 		}
 		return a.rec, a.created, err
 	}
+}
+
+// admit lets requests in between the first lease and the drain.
+func (e *Engine) admit(ctx context.Context) error {
+	select {
+	case <-e.ready:
+	case <-e.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if e.draining.Load() {
+		return errStopped
+	}
+	return nil
 }
 
 // sameStart answers a start under a gid that is taken.
@@ -208,8 +223,8 @@ func (w *worker) sayDurable(t *tx, say func(answer), err error) {
 
 // command runs fn on a transaction that may have to be loaded first.
 func (e *Engine) command(ctx context.Context, gid string, fn func(w *worker, t *tx, say func(answer))) (answer, error) {
-	if e.draining.Load() {
-		return answer{}, errStopped
+	if err := e.admit(ctx); err != nil {
+		return answer{}, err
 	}
 	w := e.workerOf(e.shardOf(gid))
 	var prior *store.Record

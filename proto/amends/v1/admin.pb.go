@@ -174,12 +174,20 @@ func (x *GetTransactionResponse) GetTransaction() *Transaction {
 
 type ListTransactionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most this many; default 50, at most 1000.
+	// At most this many; default 50, at most 1000. A page may have fewer.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; the filter must be the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Terms joined by AND. Fields: state, kind, name, paused, unfinished,
-	// create_time, update_time, labels.KEY. For example:
+	// Terms joined by AND, each a field, an operator and a value. Values with a
+	// space or an operator in them stand in double quotes.
+	//
+	//	state, kind               = !=       "ROLLING_BACK"; saga, tcc
+	//	name, labels.KEY          =
+	//	paused, unfinished        = !=       true, false
+	//	create_time               < <= > >=  RFC 3339
+	//	update_time               < <=       finds what has not moved since
+	//
+	// For example:
 	//
 	//	state = "ROLLING_BACK" AND name = "transfer"
 	//	create_time >= "2026-11-01T00:00:00Z" AND labels.order_id = "A-17"
@@ -393,7 +401,7 @@ func (x *CountTransactionsResponse) GetTotal() int64 {
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Gid   string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
-	// Default 100, at most 1000.
+	// Default 100, at most 1000. A page may have fewer.
 	PageSize      int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields

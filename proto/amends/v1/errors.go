@@ -50,6 +50,7 @@ var (
 	ErrRolledBack        = sentinel("ROLLED_BACK", codes.FailedPrecondition, "the transaction is rolled back")
 	ErrProtocolVersion   = sentinel("PROTOCOL_VERSION", codes.FailedPrecondition, "the participant speaks another version of the protocol")
 	ErrUnavailable       = sentinel("UNAVAILABLE", codes.Unavailable, "the coordinator cannot serve this just now")
+	ErrInternal          = sentinel("INTERNAL", codes.Internal, "the coordinator failed")
 )
 
 func sentinel(reason string, code codes.Code, message string) *Error {
@@ -91,27 +92,56 @@ func (e *Error) Is(target error) bool {
 }
 
 // GRPCStatus is how the error crosses the wire: gRPC makes the status of an RPC
-// from it.
+// from it. Texts of any bytes and any length are made fit to be sent: see
+// ValidText; of the message, 2 KiB are sent, and of a detail 1 KiB.
 func (e *Error) GRPCStatus() *status.Status {
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Domain: ErrorDomain, Reason: e.Reason, Metadata: e.Metadata}}
+	info := &errdetails.ErrorInfo{Domain: ErrorDomain, Reason: e.Reason}
+	for k, v := range e.Metadata {
+		if info.Metadata == nil {
+			info.Metadata = make(map[string]string, len(e.Metadata))
+		}
+		info.Metadata[shorten(ValidText(k), maxDetail)] = shorten(ValidText(v), maxDetail)
+	}
+	details := []protoadapt.MessageV1{info}
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
-	st, err := status.New(e.code, e.Message).WithDetails(details...)
+	message := shorten(ValidText(e.Message), maxMessage)
+	st, err := status.New(e.code, message).WithDetails(details...)
 	if err != nil { // only for a code of OK, which no reason has
-		return status.New(codes.Internal, e.Message)
+		return status.New(codes.Internal, message)
 	}
 	return st
 }
 
-// FromError turns what an RPC returned into the *Error that the server sent,
-// or into the context's own error when the RPC ended with its context. Other
-// errors, nil included, come back unchanged.
+// FromError turns what an RPC returned into the *Error that the server sent; a
+// connection that failed is an ErrUnavailable, too. When the RPC ended with its
+// context, errors.Is finds the context's own error in what is returned. Other
+// errors, nil included, and an *Error come back unchanged.
 func FromError(err error) error {
-	st, ok := status.FromError(err)
-	if err == nil || !ok {
+	if own := (*Error)(nil); err == nil || errors.As(err, &own) {
 		return err
 	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	e := fromStatus(st)
+	switch {
+	case e.Reason != "":
+		return e
+	case st.Code() == codes.Canceled:
+		return &contextError{rpc: err, context: context.Canceled}
+	case st.Code() == codes.DeadlineExceeded:
+		return &contextError{rpc: err, context: context.DeadlineExceeded}
+	case st.Code() == codes.Unavailable:
+		e.Reason = ErrUnavailable.Reason
+		return e
+	}
+	return err
+}
+
+func fromStatus(st *status.Status) *Error {
 	e := &Error{Message: st.Message(), code: st.Code()}
 	for _, d := range st.Details() {
 		switch d := d.(type) {
@@ -123,13 +153,13 @@ func FromError(err error) error {
 			e.RetryAfter = d.GetRetryDelay().AsDuration()
 		}
 	}
-	switch {
-	case e.Reason != "":
-		return e
-	case st.Code() == codes.Canceled:
-		return errors.Join(context.Canceled, err)
-	case st.Code() == codes.DeadlineExceeded:
-		return errors.Join(context.DeadlineExceeded, err)
-	}
-	return err
+	return e
 }
+
+// contextError is an RPC that ended with its context.
+type contextError struct {
+	rpc, context error
+}
+
+func (e *contextError) Error() string   { return e.rpc.Error() }
+func (e *contextError) Unwrap() []error { return []error{e.context, e.rpc} }

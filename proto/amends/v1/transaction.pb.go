@@ -1245,7 +1245,7 @@ type Transaction struct {
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	// Changes with every transition.
 	Etag string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Not in lists.
+	// Only from GetTransaction.
 	Branches      []*Branch `protobuf:"bytes,14,rep,name=branches,proto3" json:"branches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

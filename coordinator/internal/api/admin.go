@@ -1,0 +1,201 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/amends-dev/amends/coordinator/internal/wire"
+	"github.com/amends-dev/amends/coordinator/store"
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga/txn"
+	"google.golang.org/protobuf/proto"
+)
+
+// Page sizes.
+const (
+	defaultTransactions = 50
+	defaultEvents       = 100
+	maxPage             = 1000
+	maxPageBytes        = 2 << 20 // gRPC clients take 4 MiB unless told otherwise
+)
+
+// admin is the reading half of AdminService.
+type admin struct {
+	amendsv1.UnimplementedAdminServiceServer
+	*Server
+}
+
+// GetTransaction returns one transaction with its branches.
+func (a *admin) GetTransaction(ctx context.Context, req *amendsv1.GetTransactionRequest) (
+	*amendsv1.GetTransactionResponse, error) {
+	if err := checkGID(req.GetGid()); err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	view := req.GetView()
+	if _, known := amendsv1.TransactionView_name[int32(view)]; !known {
+		return nil, a.fail(ctx, amendsv1.ErrInvalidArgument.With("view %d is none that this coordinator knows", view))
+	}
+	rec, err := a.engine.Get(ctx, req.GetGid())
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	tx, err := wire.Transaction(rec, view == amendsv1.TransactionView_TRANSACTION_VIEW_FULL, true)
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	return &amendsv1.GetTransactionResponse{Transaction: tx}, nil
+}
+
+// pageSize applies default and maximum; more than the maximum gives the maximum.
+func pageSize(asked int32, def int) (int, error) {
+	switch {
+	case asked < 0:
+		return 0, amendsv1.ErrInvalidArgument.With("page_size is %d: it must not be negative", asked)
+	case asked == 0:
+		return def, nil
+	}
+	return min(int(asked), maxPage), nil
+}
+
+// fit is how many of msgs go into a page: at most size, at most maxPageBytes
+// together, and one at least, so that every page gets on.
+func fit[M proto.Message](msgs []M, size int) int {
+	bytes := 0
+	for i, m := range msgs {
+		bytes += proto.Size(m)
+		if i == size || i > 0 && bytes > maxPageBytes {
+			return i
+		}
+	}
+	return len(msgs)
+}
+
+// ListTransactions returns transactions, newest first.
+func (a *admin) ListTransactions(ctx context.Context, req *amendsv1.ListTransactionsRequest) (
+	*amendsv1.ListTransactionsResponse, error) {
+	resp, err := a.listTransactions(ctx, req)
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	return resp, nil
+}
+
+func (a *admin) listTransactions(ctx context.Context, req *amendsv1.ListTransactionsRequest) (
+	*amendsv1.ListTransactionsResponse, error) {
+	size, err := pageSize(req.GetPageSize(), defaultTransactions)
+	if err != nil {
+		return nil, err
+	}
+	query, err := parseQuery(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	list := listID("transactions", req.GetFilter())
+	after, err := cursor(req.GetPageToken(), list)
+	if err != nil {
+		return nil, err
+	}
+	recs, err := a.store.List(ctx, query, after, size+1) // one more tells whether there is another page
+	if err != nil {
+		return nil, err
+	}
+	resp := &amendsv1.ListTransactionsResponse{}
+	for _, rec := range recs {
+		tx, err := wire.Transaction(rec, false, false)
+		if err != nil {
+			return nil, err
+		}
+		resp.Transactions = append(resp.Transactions, tx)
+	}
+	if n := fit(resp.Transactions, size); n < len(recs) {
+		resp.Transactions = resp.Transactions[:n]
+		resp.NextPageToken, err = pageToken{Time: recs[n-1].CreatedAt, GID: recs[n-1].GID}.encode(list)
+	}
+	return resp, err
+}
+
+// CountTransactions counts transactions by state.
+func (a *admin) CountTransactions(ctx context.Context, req *amendsv1.CountTransactionsRequest) (
+	*amendsv1.CountTransactionsResponse, error) {
+	query, err := parseQuery(req.GetFilter())
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	counts, err := a.store.Count(ctx, query)
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	resp := &amendsv1.CountTransactionsResponse{}
+	for s := txn.Running; s.Valid(); s++ {
+		if n := counts[uint8(s)]; n > 0 {
+			resp.Counts = append(resp.Counts, &amendsv1.CountTransactionsResponse_StateCount{State: wire.State(s), Count: n})
+			resp.Total += n
+		}
+	}
+	return resp, nil
+}
+
+// ListEvents returns the audit trail of one transaction, in order.
+func (a *admin) ListEvents(ctx context.Context, req *amendsv1.ListEventsRequest) (*amendsv1.ListEventsResponse, error) {
+	resp, err := a.listEvents(ctx, req)
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	return resp, nil
+}
+
+func (a *admin) listEvents(ctx context.Context, req *amendsv1.ListEventsRequest) (*amendsv1.ListEventsResponse, error) {
+	if err := checkGID(req.GetGid()); err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize(), defaultEvents)
+	if err != nil {
+		return nil, err
+	}
+	list, after := listID("events", req.GetGid()), int64(0)
+	if req.GetPageToken() != "" {
+		p, err := decodeToken(req.GetPageToken(), list)
+		if err != nil {
+			return nil, err
+		}
+		if p.Seq == 0 {
+			return nil, corruptToken()
+		}
+		after = p.Seq
+	}
+	events, err := a.store.Events(ctx, req.GetGid(), after, size+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 { // nothing yet, or nothing any more?
+		if _, err := a.load(ctx, req.GetGid()); err != nil {
+			return nil, err
+		}
+	}
+	resp := &amendsv1.ListEventsResponse{}
+	for _, ev := range events {
+		resp.Events = append(resp.Events, wire.Event(ev))
+	}
+	if n := fit(resp.Events, size); n < len(events) {
+		resp.Events = resp.Events[:n]
+		resp.NextPageToken, err = pageToken{Seq: events[n-1].Seq}.encode(list)
+	}
+	return resp, err
+}
+
+// load reads a transaction from the store, which any member can do, whoever
+// owns the shard. What is not there may have been there: the error says so.
+func (a *admin) load(ctx context.Context, gid string) (store.Record, error) {
+	rec, err := a.store.Load(ctx, gid)
+	if err != nil {
+		return rec, missing(gid, err)
+	}
+	return rec, nil
+}
+
+func missing(gid string, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return amendsv1.ErrNotFound.With("transaction %q: there is none, or it finished and was purged after the retention time", gid)
+	}
+	return err
+}

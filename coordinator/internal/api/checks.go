@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"github.com/amends-dev/amends/coordinator/store"
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/google/uuid"
+)
+
+// The bounds of labels and of an abort's reason, in bytes where it is a text.
+const (
+	maxLabels     = 16
+	maxLabelKey   = 63
+	maxLabelValue = 256
+	maxReason     = 4096
+)
+
+var labelKey = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+// checkGID reports an illegal gid as ErrInvalidGID.
+func checkGID(gid string) error {
+	if err := txn.CheckName("gid", gid); err != nil {
+		return amendsv1.ErrInvalidGID.With("%v", err)
+	}
+	return nil
+}
+
+// startGID checks what every start has and returns its gid, a new UUIDv7 when
+// the caller gave none.
+func (s *Server) startGID(gid string, labels map[string]string) (string, error) {
+	if err := checkLabels(labels); err != nil {
+		return "", err
+	}
+	if gid != "" {
+		return gid, checkGID(gid)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("api: making a gid: %w", err)
+	}
+	return id.String(), nil
+}
+
+// checkLabels joins every mistake into one ErrInvalidArgument.
+func checkLabels(labels map[string]string) error {
+	var errs []error
+	if len(labels) > maxLabels {
+		errs = append(errs, fmt.Errorf("there are %d, at most %d are allowed", len(labels), maxLabels))
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if len(key) > maxLabelKey || !labelKey.MatchString(key) {
+			errs = append(errs, fmt.Errorf("key %q must be a-z, 0-9 and _, begin with a letter and have at most %d bytes",
+				key, maxLabelKey))
+		}
+		if n := len(labels[key]); n > maxLabelValue {
+			errs = append(errs, fmt.Errorf("the value of %q has %d bytes, at most %d are allowed", key, n, maxLabelValue))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return amendsv1.ErrInvalidArgument.With("labels: %v", err).WithMetadata("field", "labels")
+	}
+	return nil
+}
+
+func checkReason(reason string) error {
+	if len(reason) > maxReason {
+		return amendsv1.ErrInvalidArgument.With("reason has %d bytes, at most %d are allowed", len(reason), maxReason).
+			WithMetadata("field", "reason")
+	}
+	return nil
+}
+
+// checkPayload names the field, its size and the limit.
+func (s *Server) checkPayload(field string, size, limit int) error {
+	if size <= limit {
+		return nil
+	}
+	return amendsv1.ErrTooLarge.
+		With("%s has %d bytes, the limit is %d: send a reference to the data, or raise MaxPayload", field, size, limit).
+		WithMetadata("field", field).
+		WithMetadata("size", strconv.Itoa(size)).
+		WithMetadata("limit", strconv.Itoa(limit))
+}
+
+// checkSteps checks a saga's payloads and actions. gid is the caller's own.
+func (s *Server) checkSteps(ctx context.Context, gid string, steps []*amendsv1.SagaStep) error {
+	total := 0
+	for i, step := range steps {
+		field := fmt.Sprintf("steps[%d].payload (step %q)", i, step.GetName())
+		if err := s.checkPayload(field, len(step.GetPayload()), s.cfg.MaxPayload); err != nil {
+			return err
+		}
+		total += len(step.GetPayload())
+	}
+	if err := s.checkPayload("the steps' payloads together", total, 4*s.cfg.MaxPayload); err != nil {
+		return err
+	}
+	for i, step := range steps {
+		err := s.checkAction(fmt.Sprintf("steps[%d].action", i), step.GetName(), step.GetAction())
+		if err != nil {
+			return s.unlessStarted(ctx, gid, err)
+		}
+	}
+	return nil
+}
+
+// checkAction refuses an action that a service which is connected does not
+// offer. A service that is not connected may come later.
+func (s *Server) checkAction(field, branch, action string) error {
+	service, known := s.offers(action)
+	if !service || known {
+		return nil
+	}
+	name, _ := txn.SplitAction(action)
+	return amendsv1.ErrUnknownAction.
+		With("%s of %q: service %q is connected and does not offer %q", field, branch, name, action).
+		WithMetadata("branch", branch).WithMetadata("action", action)
+}
+
+// unlessStarted drops err when gid was started before: what a repeated start is
+// told must not depend on who is connected now.
+func (s *Server) unlessStarted(ctx context.Context, gid string, err error) error {
+	if gid == "" {
+		return err
+	}
+	switch _, loadErr := s.store.Load(ctx, gid); {
+	case loadErr == nil:
+		return nil
+	case errors.Is(loadErr, store.ErrNotFound):
+		return err
+	default:
+		return loadErr
+	}
+}
+
+func (s *Server) checkTry(req *amendsv1.TryBranchRequest) error {
+	if err := checkGID(req.GetGid()); err != nil {
+		return err
+	}
+	field := fmt.Sprintf("payload (branch %q)", req.GetBranch())
+	if err := s.checkPayload(field, len(req.GetPayload()), s.cfg.MaxPayload); err != nil {
+		return err
+	}
+	return s.checkAction("action", req.GetBranch(), req.GetAction())
+}

@@ -1,0 +1,131 @@
+package wire
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga"
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Transaction is a record on the wire. With branches, it decodes the record's
+// definition and state, which a list does not have; with full, branches hold
+// their requests and replies. The error names a record that cannot be decoded.
+func Transaction(rec store.Record, full, branches bool) (*amendsv1.Transaction, error) {
+	t := &amendsv1.Transaction{
+		Gid:        amendsv1.ValidText(rec.GID),
+		Kind:       Kind(rec.Kind),
+		Name:       amendsv1.ValidText(rec.Name),
+		State:      State(txn.State(rec.State)),
+		Paused:     rec.Paused,
+		Labels:     validLabels(rec.Labels),
+		CreateTime: timestamp(rec.CreatedAt),
+		UpdateTime: timestamp(rec.UpdatedAt),
+		FinishTime: timestamp(rec.FinishedAt),
+		Deadline:   timestamp(rec.Deadline),
+		NextTime:   timestamp(rec.NextAt),
+		Etag:       strconv.FormatInt(rec.Version, 10),
+	}
+	if rec.Reason != "" {
+		t.Cause = cause(ParseReason(rec.Reason))
+	}
+	if !branches {
+		return t, nil
+	}
+	list, err := decodeBranches(rec, full)
+	if err != nil {
+		return nil, fmt.Errorf("wire: transaction %q: %w", rec.GID, err)
+	}
+	t.Branches = list
+	return t, nil
+}
+
+func cause(r txn.Reason) *amendsv1.Cause {
+	return &amendsv1.Cause{
+		Branch: amendsv1.ValidText(r.Branch), Code: amendsv1.ValidText(r.Code), Message: amendsv1.ValidText(r.Message),
+	}
+}
+
+func decodeBranches(rec store.Record, full bool) ([]*amendsv1.Branch, error) {
+	switch rec.Kind {
+	case KindSaga:
+		d, err := saga.DecodeDefinition(rec.Definition)
+		if err != nil {
+			return nil, fmt.Errorf("definition: %w", err)
+		}
+		s, err := saga.DecodeState(d, rec.Body)
+		if err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+		return sagaBranches(d, s, full), nil
+	case KindTCC:
+		d, err := tcc.DecodeDefinition(rec.Definition)
+		if err != nil {
+			return nil, fmt.Errorf("definition: %w", err)
+		}
+		s, err := tcc.DecodeState(d, rec.Body)
+		if err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+		return tccBranches(s, full), nil
+	}
+	return nil, fmt.Errorf("kind %q is neither saga nor tcc", rec.Kind)
+}
+
+func sagaBranches(d *saga.Definition, s saga.State, full bool) []*amendsv1.Branch {
+	branches := make([]*amendsv1.Branch, len(d.Steps))
+	for i, step := range d.Steps {
+		st := s.Steps[i]
+		b := &amendsv1.Branch{
+			Name: amendsv1.ValidText(step.Name), Action: amendsv1.ValidText(step.Action),
+			Phase: st.Phase.String(), Attempt: int32(st.Attempt), Error: amendsv1.ValidText(st.Error),
+			Kind: StepKind(step.Kind),
+		}
+		for _, earlier := range step.After {
+			b.After = append(b.After, amendsv1.ValidText(d.Steps[earlier].Name))
+		}
+		if full {
+			b.Request, b.Reply = step.Payload, st.Reply
+		}
+		branches[i] = b
+	}
+	return branches
+}
+
+func tccBranches(s tcc.State, full bool) []*amendsv1.Branch {
+	branches := make([]*amendsv1.Branch, len(s.Branches))
+	for i, st := range s.Branches {
+		b := &amendsv1.Branch{
+			Name: amendsv1.ValidText(st.Name), Action: amendsv1.ValidText(st.Action),
+			Phase: st.Phase.String(), Attempt: int32(st.Attempt), Error: amendsv1.ValidText(st.Error),
+		}
+		if full {
+			b.Request, b.Reply = st.Payload, st.Reply
+		}
+		branches[i] = b
+	}
+	return branches
+}
+
+func validLabels(labels map[string]string) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	valid := make(map[string]string, len(labels))
+	for k, v := range labels {
+		valid[amendsv1.ValidText(k)] = amendsv1.ValidText(v)
+	}
+	return valid
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

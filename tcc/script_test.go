@@ -1,0 +1,115 @@
+package tcc_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
+)
+
+// TestScript plays the scripts of testdata/script; -rewrite writes what came
+// out. Commands:
+//
+//	begin                a new transaction
+//	try BRANCH [payload=p] [attempts=n] [action=a]
+//	commit, abort [code=c] [msg=m]
+//	ok, refused, unknown BRANCH [op=cancel] [attempt=n] [reply=r] [msg=m]
+//	                     by default to what is outstanding at that branch
+//	reload               store and load
+//
+// Each shows the state, then the calls that it waits for.
+func TestScript(t *testing.T) {
+	datadriven.Walk(t, "testdata/script", func(t *testing.T, path string) {
+		var s script
+		datadriven.RunTest(t, path, s.run)
+	})
+}
+
+type script struct {
+	state tcc.State
+}
+
+var scriptDef = &tcc.Definition{Name: "script", Timeout: time.Minute}
+
+func (s *script) run(t *testing.T, td *datadriven.TestData) string {
+	var err error
+	next := s.state
+	switch td.Cmd {
+	case "begin":
+		next = tcc.New(scriptDef)
+	case "try":
+		next, err = s.state.Advance(scriptDef, s.try(t, td))
+	case "commit":
+		next, err = s.state.Advance(scriptDef, tcc.Commit{})
+	case "abort":
+		reason := txn.Reason{Code: txn.CodeAborted}
+		td.MaybeScanArgs(t, "code", &reason.Code)
+		td.MaybeScanArgs(t, "msg", &reason.Message)
+		next, err = s.state.Advance(scriptDef, txn.Abort{Reason: reason})
+	case "ok", "refused", "unknown":
+		next, err = s.state.Advance(scriptDef, s.replied(t, td))
+	case "reload":
+		data, encodeErr := s.state.Encode()
+		if encodeErr != nil {
+			t.Fatal(encodeErr)
+		}
+		next, err = tcc.DecodeState(scriptDef, data)
+	default:
+		td.Fatalf(t, "unknown command %q", td.Cmd)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	if err := next.Check(scriptDef); err != nil {
+		td.Fatalf(t, "%v", err)
+	}
+	s.state = next
+	return s.show()
+}
+
+func (s *script) try(t *testing.T, td *datadriven.TestData) tcc.Try {
+	b := tcc.Branch{Name: td.CmdArgs[0].Key, Action: "svc." + td.CmdArgs[0].Key}
+	var payload string
+	td.MaybeScanArgs(t, "payload", &payload)
+	td.MaybeScanArgs(t, "action", &b.Action)
+	td.MaybeScanArgs(t, "attempts", &b.Retry.Attempts)
+	b.Payload = []byte(payload)
+	return tcc.Try{Branch: b}
+}
+
+func (s *script) replied(t *testing.T, td *datadriven.TestData) txn.Replied {
+	ev := txn.Replied{Branch: s.state.Find(td.CmdArgs[0].Key), Op: txn.Try}
+	for _, c := range s.state.Outstanding(scriptDef) {
+		if c.Branch == ev.Branch {
+			ev.Op, ev.Attempt = c.Op, c.Attempt
+		}
+	}
+	ev.Outcome = map[string]txn.Outcome{"ok": txn.OK, "refused": txn.Refused, "unknown": txn.Unknown}[td.Cmd]
+	var op, reply string
+	td.MaybeScanArgs(t, "op", &op)
+	td.MaybeScanArgs(t, "reply", &reply)
+	td.MaybeScanArgs(t, "attempt", &ev.Attempt)
+	td.MaybeScanArgs(t, "msg", &ev.Message)
+	ev.Reply = []byte(reply)
+	for o := txn.Do; o <= txn.Cancel; o++ {
+		if o.String() == op {
+			ev.Op = o
+		}
+	}
+	return ev
+}
+
+func (s *script) show() string {
+	var b strings.Builder
+	b.WriteString(describeState(s.state))
+	b.WriteString("\n")
+	for _, c := range s.state.Outstanding(scriptDef) {
+		fmt.Fprintf(&b, "  -> %s %s #%d %s\n", c.Op, c.Name, c.Attempt, c.Payload)
+	}
+	return b.String()
+}
