@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,12 +45,14 @@ var Publish = saga.Define("publish", func(b *saga.Builder, n Note) {
 })
 
 func main() {
+	slog.SetLogLoggerLevel(slog.LevelWarn)
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: embedded DIRECTORY")
 		os.Exit(2)
 	}
 	if err := run(context.Background(), os.Stdout, os.Args[1]); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		os.Exit(1)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -88,13 +89,15 @@ func book(ctx context.Context, client *sdk.Client, guest string, outward, night 
 }
 
 func main() {
+	slog.SetLogLoggerLevel(slog.LevelWarn)
 	dir, err := os.MkdirTemp("", "amends-trip-")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir) // a leftover in the temporary directory does no harm
 	if err := run(context.Background(), os.Stdout, dir); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		os.Exit(1)
 	}
 }
 

@@ -1,0 +1,171 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/amends-dev/amends/saga"
+	"github.com/amends-dev/amends/saga/txn"
+
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+)
+
+// backoff paces what is asked again: 50 ms, doubling, at most 5 s.
+func backoff(attempt int) time.Duration {
+	r := txn.Retry{Initial: 50 * time.Millisecond, Cap: 5 * time.Second}
+	return r.Delay(attempt, rand.Float64())
+}
+
+// sleep waits for d and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ClientConfig configures a Client. A nil *ClientConfig is all defaults.
+type ClientConfig struct {
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+// Client asks a coordinator. It may be used by many goroutines.
+type Client struct {
+	rpc amendsv1.TransactionServiceClient // nil when it was given no connection
+	log *slog.Logger
+}
+
+// NewClient returns a client over a connection, which is a *grpc.ClientConn
+// across the network or a coordinator's Conn in the same process. The client
+// does not close it.
+func NewClient(conn grpc.ClientConnInterface, cfg *ClientConfig) *Client {
+	c := &Client{}
+	if conn != nil {
+		c.rpc = amendsv1.NewTransactionServiceClient(conn)
+	}
+	if cfg != nil {
+		c.log = cfg.Logger
+	}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	return c
+}
+
+// usable reports a client that was never given a connection, which would
+// otherwise be found by a nil dereference.
+func (c *Client) usable() error {
+	if c == nil || c.rpc == nil {
+		return errors.New("the client has no connection: give NewClient a *grpc.ClientConn or a coordinator's Conn()")
+	}
+	return nil
+}
+
+// StartConfig configures the start of a saga. A nil *StartConfig is all
+// defaults.
+type StartConfig struct {
+	GID     string            // your own key, up to 128 bytes; empty: a UUIDv7
+	Labels  map[string]string // business keys to search by; at most 16
+	Timeout time.Duration     // turns back when not committed after this; 0: as the saga says (by default never)
+}
+
+// Start begins a saga and returns when that is durable: from then on it ends,
+// whatever becomes of this process. While the coordinator is unavailable it
+// tries again until ctx ends.
+//
+// A gid makes it idempotent: started again with the same input it returns the
+// same run, with another it is ErrGIDConflict. Other errors: ErrInvalidDefinition,
+// ErrInvalidGID, ErrUnknownAction, ErrTooLarge, ErrOverloaded. When ctx ends
+// before there was an answer it is an *UnknownError: the saga may have begun.
+func Start[In any](ctx context.Context, c *Client, s saga.Saga[In], in In, cfg *StartConfig) (*Run, error) {
+	if err := c.usable(); err != nil {
+		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
+	}
+	req, err := startRequest(s, in, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
+	}
+	if _, err := retrying(ctx, c, "start saga", req, c.rpc.StartSaga); err != nil {
+		return nil, notStarted("start saga", req.GetName(), req.GetGid(), err)
+	}
+	return &Run{client: c, gid: req.GetGid()}, nil
+}
+
+// notStarted wraps the error of a start: what was rejected has not begun, and
+// what the coordinator may have received is unknown.
+func notStarted(what, name, gid string, err error) error {
+	if rejected(err) {
+		return fmt.Errorf("sdk: %s %q: %w", what, name, err)
+	}
+	return &UnknownError{GID: gid, Err: err}
+}
+
+// rejected reports an error that says for certain that nothing was begun.
+func rejected(err error) bool {
+	var known *CoordinatorError
+	if errors.As(err, &known) {
+		return !errors.Is(err, ErrUnavailable)
+	}
+	switch status.Code(err) {
+	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.ResourceExhausted:
+		return true
+	}
+	return false
+}
+
+// method is an RPC of the generated client.
+type method[Req, Resp any] func(context.Context, *Req, ...grpc.CallOption) (*Resp, error)
+
+// retrying calls an idempotent RPC until it is answered by anything but
+// Unavailable, or ctx ends. Its errors are the coordinator's own or the
+// context's, with the last failure before it.
+func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *Req, call method[Req, Resp]) (*Resp, error) {
+	var last error
+	for attempt := 1; ; attempt++ {
+		resp, err := call(ctx, req)
+		if err == nil {
+			return resp, nil
+		}
+		err = amendsv1.FromError(err)
+		switch {
+		case status.Code(err) == codes.Unavailable:
+			last = err
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			// The server's timer may be a moment ahead of ours.
+			sleep(ctx, 20*time.Millisecond)
+			return nil, ended(ctx, err, last)
+		default:
+			return nil, err
+		}
+		if attempt == 1 {
+			c.log.WarnContext(ctx, "sdk: the coordinator cannot be asked, trying again", "rpc", what, "err", err)
+		}
+		if !sleep(ctx, backoff(attempt)) {
+			return nil, ended(ctx, ctx.Err(), last)
+		}
+	}
+}
+
+// ended adds to the error of a call that its context ended why that did, and
+// what went wrong before.
+func ended(ctx context.Context, err, last error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	if last != nil {
+		err = fmt.Errorf("%w, after %w", err, last)
+	}
+	return err
+}

@@ -1,0 +1,35 @@
+// Package sdk is what services use of Amends: it starts global transactions
+// and waits for them, and it performs the calls that a coordinator makes.
+//
+// # Two sides
+//
+// A caller has a Client. Start begins a saga and Run.Wait tells how it ended;
+// RunTCC runs a TCC transaction from a function; StartTx begins a saga in the
+// caller's own database transaction, through the outbox.
+//
+// A participant is a service that offers actions. NewParticipant, HandleSaga
+// and HandleTCC say what it does and how that is taken back, and
+// Participant.Run dials the coordinator and performs calls until its context
+// ends. Any number of instances of one service may run.
+//
+// # Three answers
+//
+// A transaction committed everywhere, or it was undone everywhere, or nobody
+// could be asked. Wait and RunTCC keep them apart: nil, *RolledBackError,
+// *UnknownError. An UnknownError is no failure of the transaction, which goes
+// on by itself: ask again with Client.Run and its gid.
+//
+// # What a handler may rely on
+//
+// A call is delivered at least once and takes effect once, because the handler
+// and the guard's claim share one local database transaction, the *sql.Tx that
+// the handler receives. Whatever the handler does through that transaction is
+// done once and undone once; whatever it does elsewhere may happen more often
+// (Info has an idempotency key for such calls). A handler neither commits nor
+// rolls back: it returns nil and its effects stand, it returns Refuse(err) and
+// the global transaction turns back, or it returns any other error (or panics,
+// or runs out of time) and is called again.
+//
+// The guard remembers by rows of the table amends_inbox. They must be kept for
+// longer than any transaction takes to end.
+package sdk

@@ -1,0 +1,271 @@
+package sdk
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/amends-dev/amends/outbox"
+	"github.com/amends-dev/amends/saga"
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
+)
+
+// Defaults and limits of ParticipantConfig.
+const (
+	DefaultConcurrency  = 64
+	DefaultDrainTimeout = 30 * time.Second
+	maxConcurrency      = 10_000
+)
+
+// ParticipantConfig configures a Participant. A nil *ParticipantConfig is all
+// defaults.
+type ParticipantConfig struct {
+	Instance     string         // tells instances of one service apart, in logs; empty: host name and process id
+	Concurrency  int            // handlers that run at once, and calls accepted per connection; 0: 64, at most 10,000
+	DrainTimeout time.Duration  // how long Run waits at its end for running handlers; 0: 30 s
+	SkipMigrate  bool           // Run does not create the guard's tables: outbox.Migrate was called
+	Outbox       *outbox.Outbox // woken after each commit, for handlers that write to it; may be nil
+	Logger       *slog.Logger   // nil: slog.Default()
+}
+
+func (c *ParticipantConfig) withDefaults() ParticipantConfig {
+	var cfg ParticipantConfig
+	if c != nil {
+		cfg = *c
+	}
+	if cfg.Instance == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown host" // it is only for logs
+		}
+		cfg.Instance = host + "/" + strconv.Itoa(os.Getpid())
+	}
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = DefaultConcurrency
+	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = DefaultDrainTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return cfg
+}
+
+// Participant is one instance of a service that performs actions. Register
+// handlers with HandleSaga and HandleTCC, then Run it.
+type Participant struct {
+	service string
+	cfg     ParticipantConfig
+	guard   guard
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	actions map[string]*action
+	running bool
+
+	slots chan struct{}  // one for each handler that runs
+	calls sync.WaitGroup // handlers that run or wait for a slot
+}
+
+// action is what a participant does for one name.
+type action struct {
+	name string
+	with string // "HandleSaga" or "HandleTCC", for errors
+	ops  map[txn.Op]handler
+}
+
+// handler is a user's function without its types. did is what the first phase
+// replied.
+type handler func(ctx context.Context, tx *sql.Tx, payload, did []byte) ([]byte, error)
+
+// NewParticipant returns a participant of a service, "accounts", whose handlers
+// run in transactions of db. It panics when an argument makes no sense: it is
+// called while a program is put together.
+func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *ParticipantConfig) *Participant {
+	c := cfg.withDefaults()
+	var errs []error
+	if err := txn.CheckName("service", service); err != nil {
+		errs = append(errs, err)
+	}
+	if db == nil {
+		errs = append(errs, errors.New("db is nil: the guard and the handlers need the service's database"))
+	}
+	if dialect == nil {
+		errs = append(errs, errors.New("dialect is nil: give the one of the database, for example outbox.SQLite"))
+	}
+	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
+		errs = append(errs, fmt.Errorf("Concurrency is %d, want 0 (64) or 1 to %d", c.Concurrency, maxConcurrency))
+	}
+	if c.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("DrainTimeout is %s, want 0 (30 s) or more", c.DrainTimeout))
+	}
+	if err := errors.Join(errs...); err != nil {
+		panic(fmt.Sprintf("sdk: NewParticipant(%q): %v", service, err))
+	}
+	return &Participant{
+		service: service, cfg: c, log: c.Logger.With("service", service, "instance", c.Instance),
+		guard:   guard{db: db, dialect: dialect, outbox: c.Outbox},
+		actions: map[string]*action{},
+		slots:   make(chan struct{}, c.Concurrency),
+	}
+}
+
+// HandleSaga registers what p does for an action of sagas. Both functions run
+// in tx, together with the guard's claim; see the package comment for what they
+// may rely on. undo receives the request and what do replied, and runs only if
+// do took effect.
+//
+// undo may be nil for an action that is only used by pivot and retriable steps:
+// what it did cannot be undone.
+//
+// It panics when the action is registered already, belongs to another service,
+// when do is nil, and while p runs.
+func HandleSaga[Req, Rep any](p *Participant, a saga.Action[Req, Rep],
+	do func(ctx context.Context, tx *sql.Tx, req Req) (Rep, error),
+	undo func(ctx context.Context, tx *sql.Tx, req Req, did Rep) error,
+) {
+	if do == nil {
+		panic(fmt.Sprintf("sdk: HandleSaga(%q): do is nil", a.Name()))
+	}
+	ops := map[txn.Op]handler{txn.Do: firstPhase(a.Codec(), do)}
+	if undo != nil {
+		ops[txn.Undo] = secondPhase(a.Codec(), undo)
+	}
+	p.register(&action{name: a.Name(), with: "HandleSaga", ops: ops})
+}
+
+// HandleTCC registers what p does for an action of TCC transactions. try
+// reserves; confirm and cancel receive the request and what try replied, and
+// exactly one of them runs, once, if try took effect. All run in tx, together
+// with the guard's claim. A confirm or cancel must be able to succeed: if it
+// refuses, the transaction is parked for a person to decide.
+//
+// It panics when the action is registered already, belongs to another service,
+// when a function is nil, and while p runs.
+func HandleTCC[Req, Rep any](p *Participant, a tcc.Action[Req, Rep],
+	try func(ctx context.Context, tx *sql.Tx, req Req) (Rep, error),
+	confirm, cancel func(ctx context.Context, tx *sql.Tx, req Req, tried Rep) error,
+) {
+	if try == nil || confirm == nil || cancel == nil {
+		panic(fmt.Sprintf("sdk: HandleTCC(%q): try, confirm and cancel are all needed, and one is nil", a.Name()))
+	}
+	p.register(&action{name: a.Name(), with: "HandleTCC", ops: map[txn.Op]handler{
+		txn.Try:     firstPhase(a.Codec(), try),
+		txn.Confirm: secondPhase(a.Codec(), confirm),
+		txn.Cancel:  secondPhase(a.Codec(), cancel),
+	}})
+}
+
+func (p *Participant) register(a *action) {
+	bad := func(format string, args ...any) {
+		panic(fmt.Sprintf("sdk: %s(%q): %s", a.with, a.name, fmt.Sprintf(format, args...)))
+	}
+	if err := txn.CheckAction("action", a.name); err != nil {
+		bad("%v (make actions with NewAction)", err)
+	}
+	if service, _ := txn.SplitAction(a.name); service != p.service {
+		bad("the action belongs to service %q, this participant is %q", service, p.service)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if before, ok := p.actions[a.name]; ok {
+		bad("it is handled already, with %s", before.with)
+	}
+	if p.running {
+		bad("register handlers before Run")
+	}
+	p.actions[a.name] = a
+}
+
+func (p *Participant) lookup(name string) *action {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.actions[name]
+}
+
+// Run creates the guard's tables, attends to every coordinator given and
+// performs their calls until ctx ends; then it takes no more calls, lets the
+// running ones finish, sends their outcomes and returns nil. It reconnects with
+// backoff for as long as ctx lasts.
+//
+// It returns an error early when it was given nothing to do, when the tables
+// cannot be created, when a coordinator speaks another version of the protocol
+// or rejects the hello, and when handlers still run DrainTimeout after the end
+// of ctx.
+func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface) error {
+	if err := p.begin(conns); err != nil {
+		return fmt.Errorf("sdk: participant %q: %w", p.service, err)
+	}
+	defer p.finish()
+	if !p.cfg.SkipMigrate {
+		if err := outbox.Migrate(ctx, p.guard.db, p.guard.dialect); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("sdk: participant %q: create the guard's tables: %w", p.service, err)
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	grace, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(gctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })
+	for _, conn := range conns {
+		g.Go(func() error { return p.keepAttending(gctx, conn) })
+	}
+	err := g.Wait()
+	if err := errors.Join(err, p.awaitCalls(grace)); err != nil {
+		return fmt.Errorf("sdk: participant %q: %w", p.service, err)
+	}
+	return nil
+}
+
+func (p *Participant) begin(conns []grpc.ClientConnInterface) error {
+	if len(conns) == 0 {
+		return errors.New("no connection: Run needs at least one coordinator")
+	}
+	for _, conn := range conns {
+		if conn == nil {
+			return errors.New("a connection is nil")
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.actions) == 0 {
+		return errors.New("no actions: register them with HandleSaga or HandleTCC before Run")
+	}
+	if p.running {
+		return errors.New("it runs already")
+	}
+	p.running = true
+	return nil
+}
+
+func (p *Participant) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = false
+}
+
+// awaitCalls waits for handlers whose stream is gone; they are bounded by their
+// own timeouts unless they ignore their context.
+func (p *Participant) awaitCalls(grace context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		p.calls.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-grace.Done():
+		return fmt.Errorf("handlers still run %s after the end: they ignore their context", p.cfg.DrainTimeout)
+	}
+}
