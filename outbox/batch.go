@@ -1,0 +1,240 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+)
+
+// batch is one page on its way: what becomes of each row.
+type batch struct {
+	send []row   // to publish, in order
+	errs []error // the answers to send
+	gone []int64 // to delete without publishing: in the log already, or duplicates
+	held []row   // behind a key that failed
+	last int64   // the last id that the batch covers
+}
+
+// relay publishes a page and deletes what was acknowledged.
+func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
+	b := p.sort(ctx, page)
+	if len(b.send) > 0 {
+		// A relay that was stopped for longer than its lease notices it here.
+		if err := p.lease.ensure(ctx, p.r.db); err != nil {
+			return busy, err
+		}
+		p.publish(ctx, b)
+	}
+	if stuck := p.apply(ctx, b); stuck {
+		return stalled, nil
+	}
+	ids := make([]int64, 0, len(page))
+	for _, r := range page {
+		if r.id <= b.last {
+			ids = append(ids, r.id)
+		}
+	}
+	p.w.saw(ids, time.Now())
+	p.w.cursor = b.last
+	for _, r := range b.held {
+		p.w.held[r.id] = true
+	}
+	return busy, p.settle(ctx)
+}
+
+// sort decides which rows of a page are published.
+func (p *partition) sort(ctx context.Context, page []row) *batch {
+	b := &batch{}
+	marked := p.alreadyAcked(ctx, page)
+	seen := p.alreadySeen(ctx, page)
+	fresh := map[string]bool{} // idempotency keys that are in this batch
+	for i, r := range page {
+		idem := idempotency(&r.msg)
+		if idem != "" && fresh[idem] && !p.w.blocked(r.key()) {
+			break // a duplicate within the page: decide once the first one is published
+		}
+		b.last = r.id
+		switch {
+		case marked[p.ackID(&page[i])]:
+			b.gone = append(b.gone, r.id)
+			p.r.count.skipped.Add(1)
+		case idem != "" && seen[idem]:
+			b.gone = append(b.gone, r.id)
+			p.r.count.duplicates.Add(1)
+		case p.w.blocked(r.key()):
+			b.held = append(b.held, r)
+		default:
+			if idem != "" && p.r.keys.keys != nil {
+				fresh[idem] = true
+			}
+			b.send = append(b.send, r)
+		}
+	}
+	return b
+}
+
+// ackID names a row for Keys. The row's id alone would be given out again after
+// the table was made anew, the message's id alone may come twice.
+func (p *partition) ackID(r *row) string { return strconv.FormatInt(r.id, 10) + ":" + r.msg.ID }
+
+// idempotency is the key for Keys of a message, or "".
+func idempotency(m *Message) string {
+	if m.IdempotencyKey == "" {
+		return ""
+	}
+	return m.Topic + "\x00" + m.IdempotencyKey
+}
+
+// alreadyAcked finds rows that the owner before us published and did not delete.
+func (p *partition) alreadyAcked(ctx context.Context, page []row) map[string]bool {
+	if p.checks == 0 || p.r.keys.keys == nil {
+		return nil
+	}
+	p.checks--
+	ids := make([]string, len(page))
+	for i := range page {
+		ids[i] = p.ackID(&page[i])
+	}
+	return p.r.keys.acked(ctx, p.lease.part, ids)
+}
+
+func (p *partition) alreadySeen(ctx context.Context, page []row) map[string]bool {
+	if p.r.keys.keys == nil {
+		return nil
+	}
+	var keys []string
+	for i := range page {
+		if k := idempotency(&page[i].msg); k != "" {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	seen := map[string]bool{}
+	for i, yes := range p.r.keys.seen(ctx, keys) {
+		if yes {
+			seen[keys[i]] = true
+		}
+	}
+	return seen
+}
+
+// publish sends the batch and notes the acknowledged rows in Keys. It may last
+// until shortly before the end of the lease, also when ctx ends meanwhile: half
+// of a batch whose fate nobody knows would be published again.
+func (p *partition) publish(ctx context.Context, b *batch) {
+	left := p.lease.left()
+	pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left-left/4)
+	defer cancel()
+	msgs := make([]Message, 0, len(b.send))
+	at := make([]int, 0, len(b.send))
+	b.errs = make([]error, len(b.send))
+	for i, r := range b.send {
+		if r.err != nil {
+			b.errs[i] = Poison(r.err)
+			continue
+		}
+		msgs, at = append(msgs, r.msg), append(at, i)
+	}
+	if len(msgs) > 0 {
+		for j, err := range publishAll(pctx, p.r.pub, msgs) {
+			b.errs[at[j]] = err
+		}
+	}
+	p.mark(ctx, b)
+}
+
+// mark notes what was acknowledged in Keys.
+func (p *partition) mark(ctx context.Context, b *batch) {
+	var ids, idems []string
+	for i := range b.send {
+		if b.errs[i] != nil {
+			continue
+		}
+		ids = append(ids, p.ackID(&b.send[i]))
+		if k := idempotency(&b.send[i].msg); k != "" {
+			idems = append(idems, k)
+		}
+	}
+	if len(ids) > 0 {
+		p.r.keys.markAcked(ctx, p.lease.part, ids)
+	}
+	if len(idems) > 0 {
+		p.r.keys.markSeen(ctx, idems)
+	}
+}
+
+// apply takes the answers over: into what is to be settled and into the window.
+// It reports true when nothing got through and many rows are held already: then
+// it is no longer about single keys, and reading on would only hold more.
+func (p *partition) apply(ctx context.Context, b *batch) (stuck bool) {
+	p.pending.remove = append(p.pending.remove, b.gone...)
+	kept := len(b.held)
+	for i, r := range b.send {
+		err := b.errs[i]
+		switch {
+		case err == nil:
+			p.pending.remove = append(p.pending.remove, r.id)
+			p.r.count.published.Add(1)
+			p.w.resolved(r.key())
+		case p.isDead(err):
+			p.bury(&r, err)
+		default:
+			b.held = append(b.held, r)
+		}
+	}
+	if len(b.held) == kept {
+		return false
+	}
+	p.holdFailed(ctx, b)
+	return len(b.held)-kept == len(b.send) && len(p.w.held) >= p.r.cfg.Batch
+}
+
+func (p *partition) isDead(err error) bool {
+	return errors.Is(err, ErrPoison) && p.r.cfg.Poison == DeadLetter
+}
+
+func (p *partition) bury(r *row, err error) {
+	p.pending.bury = append(p.pending.bury, burial{id: r.id, attempts: p.w.attempts(r.key()) + 1, err: err})
+	p.w.resolved(r.key())
+	p.r.count.failures.Add(1)
+	p.r.cfg.Logger.Error("outbox: relay: message moved to the dead letters",
+		"topic", r.msg.Topic, "id", r.msg.ID, "error", clip(err.Error(), maxError))
+}
+
+// holdFailed holds back the keys of the rows that failed. All keys of one batch
+// that failed as often come due together, to be tried in one batch again.
+func (p *partition) holdFailed(ctx context.Context, b *batch) {
+	now := time.Now()
+	waits := map[int]time.Duration{}
+	var first error
+	for i, r := range b.send {
+		err, key := b.errs[i], r.key()
+		if err == nil || p.isDead(err) || p.w.blocked(key) {
+			continue // blocked: an earlier message of the key has just failed
+		}
+		if errors.Is(err, ErrHeld) { // behind one that is out of the way now
+			p.w.hold(key, p.w.attempts(key), now)
+			continue
+		}
+		p.r.count.failures.Add(1)
+		n := p.w.attempts(key) + 1
+		if _, ok := waits[n]; !ok {
+			waits[n] = p.backoff(n)
+		}
+		wait := waits[n]
+		if errors.Is(err, ErrPoison) {
+			wait = p.r.cfg.BlockRetry
+		}
+		p.w.hold(key, n, now.Add(wait))
+		if first == nil && (n == 1 || errors.Is(err, ErrPoison)) {
+			first = err
+		}
+	}
+	if first != nil && ctx.Err() == nil {
+		p.r.cfg.Logger.Warn("outbox: relay: publishing failed: trying again",
+			"partition", p.lease.part, "error", clip(first.Error(), maxError))
+	}
+}

@@ -1,0 +1,105 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"io/fs"
+	"strconv"
+	"strings"
+)
+
+// Partitions is the number of physical partitions that messages are spread over
+// by the hash of their key. It belongs to the schema: all writers and relays of
+// a database must agree on it, so it is no option.
+const Partitions = 4
+
+// Dialect is how one kind of database is spoken to: a struct of statements.
+// Dialects are made by this package (SQLite) and are immutable.
+type Dialect struct {
+	name       string
+	migrations fs.FS // NNNN_name.sql, each statement idempotent
+	part       [Partitions]partitionSQL
+	owner      ownerSQL
+	dead       deadSQL
+	inbox      InboxSQL
+	migrated   migrationSQL
+}
+
+// Name is the dialect's name, for messages and logs: "sqlite".
+func (d *Dialect) Name() string { return d.name }
+
+// InboxSQL are the statements of package inbox.
+func (d *Dialect) InboxSQL() InboxSQL { return d.inbox }
+
+// InboxSQL are the statements that package inbox runs on amends_inbox.
+type InboxSQL struct {
+	Claim  string // (key): inserts unless it is there; one row affected means first
+	Reply  string // (key): the recorded reply, NULL when none was recorded
+	Record string // (reply, key)
+	Purge  string // (before in microseconds since 1970, limit)
+}
+
+// partitionSQL are the statements on one partition's table. Times are
+// microseconds since 1970 by the database's clock.
+type partitionSQL struct {
+	insert string // (msg_id, topic, msg_key, body, headers, idem_key)
+	read   string // (after id, limit)
+	ids    string // (after id, up to id)
+	remove string // (from id, to id)
+	bury   string // (attempts, error, id): copies a row into the dead letters
+	span   string // lowest and highest id, NULL when empty
+	count  string
+	oldest string // age of the first row in microseconds
+	revive string // (dead id): copies a dead letter back
+}
+
+// ownerSQL are the statements on the leases of partitions.
+type ownerSQL struct {
+	peek    string // (partition): owner, epoch, whether it is free
+	acquire string // (owner, lease in microseconds, partition, epoch seen)
+	renew   string // (lease in microseconds, partition, epoch)
+	release string // (partition, epoch)
+}
+
+type deadSQL struct {
+	list   string // (after id, topic, topic, key, key, limit)
+	part   string // (id): the partition it came from
+	remove string // (id)
+	count  string
+}
+
+type migrationSQL struct {
+	create string
+	has    string // (component, version)
+	add    string // (component, version)
+}
+
+// forPartitions fills a template's {p} in with each partition's number. Only
+// the numbers below Partitions ever get there: values are always bound.
+func forPartitions(t partitionSQL) [Partitions]partitionSQL {
+	var out [Partitions]partitionSQL
+	for p := range out {
+		in := func(s string) string { return strings.ReplaceAll(s, "{p}", strconv.Itoa(p)) }
+		out[p] = partitionSQL{
+			insert: in(t.insert), read: in(t.read), ids: in(t.ids), remove: in(t.remove), bury: in(t.bury),
+			span: in(t.span), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
+		}
+	}
+	return out
+}
+
+// querier is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// execCount runs a statement and answers how many rows it affected.
+func execCount(ctx context.Context, q querier, query string, args ...any) (int64, error) {
+	res, err := q.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}

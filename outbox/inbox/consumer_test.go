@@ -1,0 +1,563 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	_ "modernc.org/sqlite"
+
+	"github.com/amends-dev/amends/outbox"
+	"github.com/amends-dev/amends/outbox/outboxdev"
+)
+
+var silent = slog.New(slog.DiscardHandler)
+
+// bench is a broker, a database and a publisher.
+type bench struct {
+	kafka *outboxdev.Kafka
+	db    *sql.DB
+	pub   *outbox.KafkaPublisher
+}
+
+func newBench(t testing.TB, cfg outboxdev.KafkaConfig) *bench {
+	t.Helper()
+	cfg.Logger = silent
+	k, err := outboxdev.StartKafka(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	db, err := sql.Open("sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if err := outbox.Migrate(t.Context(), db, outbox.SQLite); err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `CREATE TABLE handled (seq INTEGER PRIMARY KEY, id TEXT, msg_key TEXT, body TEXT)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := outbox.NewKafka([]string{k.Addr()}, &outbox.KafkaConfig{Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pub.Close)
+	return &bench{k, db, pub}
+}
+
+func insertHandled(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO handled (id, msg_key, body) VALUES (?, ?, ?)`, m.ID, m.Key, string(m.Body))
+	return err
+}
+
+// publish writes n messages over some keys; the body is the number within the key.
+func (b *bench) publish(t testing.TB, topic string, from, n, keys int) {
+	t.Helper()
+	msgs := make([]outbox.Message, n)
+	for i := range msgs {
+		at := from + i
+		msgs[i] = outbox.Message{
+			ID: fmt.Sprintf("id-%d", at), Topic: topic, Key: fmt.Sprintf("key-%d", at%keys), Body: fmt.Append(nil, at/keys),
+		}
+	}
+	if err := errors.Join(b.pub.Publish(t.Context(), msgs)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) consumer(t testing.TB, cfg ConsumerConfig, h Handler, topics ...string) *Consumer {
+	t.Helper()
+	cfg.Logger = silent
+	cfg.SessionTimeout, cfg.Heartbeat = 2*time.Second, 50*time.Millisecond
+	if cfg.Backoff == 0 {
+		cfg.Backoff = 5 * time.Millisecond
+	}
+	c, err := NewConsumer([]string{b.kafka.Addr()}, "group", topics, b.db, outbox.SQLite, h, &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// start runs a consumer; stop ends it and waits.
+func start(t testing.TB, c *Consumer) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(15 * time.Second):
+			t.Error("the consumer did not end")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func (b *bench) count(t testing.TB) int {
+	t.Helper()
+	var n int
+	if err := b.db.QueryRowContext(t.Context(), `SELECT count(*) FROM handled`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// check wants n messages handled, each once and each key in order.
+func (b *bench) check(t testing.TB, n int) {
+	t.Helper()
+	rows, err := b.db.QueryContext(t.Context(), `SELECT msg_key, body FROM handled ORDER BY seq`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	next := map[string]int{}
+	total := 0
+	for rows.Next() {
+		var key, body string
+		if err := rows.Scan(&key, &body); err != nil {
+			t.Fatal(err)
+		}
+		if body != fmt.Sprint(next[key]) {
+			t.Fatalf("%s: handled %s, want %d", key, body, next[key])
+		}
+		next[key]++
+		total++
+	}
+	if err := rows.Err(); err != nil || total != n {
+		t.Fatalf("%d handled, want %d (%v)", total, n, err)
+	}
+}
+
+func (b *bench) committed(t testing.TB, topic string, partitions int) int64 {
+	t.Helper()
+	tr := &kafka.Transport{}
+	defer tr.CloseIdleConnections()
+	c := &kafka.Client{Addr: kafka.TCP(b.kafka.Addr()), Transport: tr, Timeout: 5 * time.Second}
+	parts := make([]int, partitions)
+	for i := range parts {
+		parts[i] = i
+	}
+	res, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: "group", Topics: map[string][]int{topic: parts}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := int64(0)
+	for _, p := range res.Topics[topic] {
+		sum += max(0, p.CommittedOffset)
+	}
+	return sum
+}
+
+func TestConsumerHandlesOnceInOrder(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 3}})
+	b.publish(t, "orders", 0, 300, 11)
+	c := b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
+	stop := start(t, c)
+	eventually(t, "300 handled", func() bool { return c.Stats().Handled == 300 })
+	b.publish(t, "orders", 300, 100, 11)
+	b.publish(t, "orders", 0, 50, 11) // the same ids again
+	eventually(t, "all seen", func() bool { return c.Stats().Handled+c.Stats().Duplicates == 450 })
+	stop()
+	b.check(t, 400)
+	if s := c.Stats(); s != (ConsumerStats{Handled: 400, Duplicates: 50}) {
+		t.Errorf("stats %+v", s)
+	}
+	if n := b.committed(t, "orders", 3); n != 450 {
+		t.Errorf("%d offsets committed, want 450", n)
+	}
+}
+
+// TestKeysRunInParallel has one message of each key wait for the others, before their transactions: SQLite runs these
+// one at a time.
+func TestKeysRunInParallel(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	b.publish(t, "orders", 0, 30, 3)
+	var together sync.WaitGroup
+	together.Add(3)
+	c := b.consumer(t, ConsumerConfig{Concurrency: 3, Attempts: 1, DeadLetters: publishFunc(func(m outbox.Message) {
+		if string(m.Body) == "0" {
+			together.Done()
+			together.Wait()
+		}
+	})}, func(context.Context, *sql.Tx, outbox.Message) error { return outbox.Poison(errors.New("no")) }, "orders")
+	start(t, c)
+	eventually(t, "all dead", func() bool { return c.Stats().Dead == 30 })
+}
+
+type publishFunc func(m outbox.Message)
+
+func (f publishFunc) Publish(_ context.Context, msgs []outbox.Message) []error {
+	for _, m := range msgs {
+		f(m)
+	}
+	return nil
+}
+
+func TestSlowKeyHoldsUpNoOther(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	b.publish(t, "orders", 0, 100, 5)
+	var heal atomic.Bool
+	c := b.consumer(t, ConsumerConfig{Attempts: 1 << 30, MaxBackoff: 20 * time.Millisecond},
+		func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+			if m.Key == "key-2" && !heal.Load() {
+				return errors.New("not yet")
+			}
+			return insertHandled(ctx, tx, m)
+		}, "orders")
+	stop := start(t, c)
+	eventually(t, "the other keys are handled", func() bool { return c.Stats().Handled == 80 })
+	eventually(t, "offset committed up to the gap", func() bool { return b.committed(t, "orders", 1) == 2 })
+	heal.Store(true)
+	eventually(t, "all handled", func() bool { return c.Stats().Handled == 100 })
+	stop()
+	b.check(t, 100)
+	if n := b.committed(t, "orders", 1); n != 100 {
+		t.Errorf("%d offsets committed, want 100", n)
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	b.publish(t, "orders", 0, 20, 2)
+	c := b.consumer(t, ConsumerConfig{Attempts: 3}, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+		switch m.ID {
+		case "id-4":
+			panic("card is on fire")
+		case "id-9":
+			return outbox.Poison(errors.New("no such article"))
+		}
+		return insertHandled(ctx, tx, m)
+	}, "orders")
+	stop := start(t, c)
+	eventually(t, "18 handled, 2 dead", func() bool { s := c.Stats(); return s.Handled == 18 && s.Dead == 2 })
+	stop()
+	if f := c.Stats().Failures; f != 4 {
+		t.Errorf("%d failures, want 3 and 1", f)
+	}
+	if n := b.committed(t, "orders", 1); n != 20 {
+		t.Errorf("%d offsets committed, want 20", n)
+	}
+	var dead []outbox.Message
+	d := b.consumer(t, ConsumerConfig{Source: "operator"}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
+		dead = append(dead, m)
+		return nil
+	}, "orders.dead")
+	stop = start(t, d)
+	eventually(t, "dead letters read", func() bool { return d.Stats().Handled == 2 })
+	stop()
+	slices.SortFunc(dead, func(a, b outbox.Message) int { return strings.Compare(a.ID, b.ID) })
+	for i, want := range []map[string]string{
+		{"amends-error": "card is on fire", "amends-attempts": "3", "amends-offset": "4"},
+		{"amends-error": "no such article", "amends-attempts": "1", "amends-offset": "9"},
+	} {
+		m := dead[i]
+		want["amends-topic"], want["amends-partition"], want["amends-group"], want["ce_type"] = "orders", "0", "group", "orders"
+		for name, value := range want {
+			if !strings.Contains(m.Headers[name], value) {
+				t.Errorf("%s: header %s is %q, want %q", m.ID, name, m.Headers[name], value)
+			}
+		}
+		if m.ID != []string{"id-4", "id-9"}[i] || m.Key != []string{"key-0", "key-1"}[i] {
+			t.Errorf("dead letter %s of %s", m.ID, m.Key)
+		}
+	}
+}
+
+func TestCrashBeforeOffsetCommit(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 2}})
+	b.publish(t, "orders", 0, 200, 7)
+	c := b.consumer(t, ConsumerConfig{CommitInterval: time.Hour}, insertHandled, "orders")
+	// The crash: a generation whose offsets never reach the broker.
+	gen := &generation{c: c, handling: t.Context(), slots: make(chan struct{}, 1), chains: map[chainKey]*chain{}}
+	ended, end := context.WithCancel(t.Context())
+	for part := range 2 {
+		tr := newTracker("orders", part, 0)
+		gen.workers.Go(func() error { return gen.fetch(ended, tr) })
+	}
+	eventually(t, "some are handled", func() bool { return c.Stats().Handled > 120 })
+	end()
+	if err := gen.workers.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	before := c.Stats().Handled
+	if n := b.committed(t, "orders", 2); n != 0 {
+		t.Fatalf("%d offsets are committed", n)
+	}
+	c = b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
+	stop := start(t, c)
+	eventually(t, "all seen", func() bool { return c.Stats().Handled+c.Stats().Duplicates == 200 })
+	stop()
+	b.check(t, 200)
+	if s := c.Stats(); s.Duplicates != before {
+		t.Errorf("%d duplicates, want %d", s.Duplicates, before)
+	}
+}
+
+func TestRebalanceUnderLoad(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 6}})
+	total := func(cs ...*Consumer) (n uint64) {
+		for _, c := range cs {
+			n += c.Stats().Handled
+		}
+		return n
+	}
+	slow := func(ctx context.Context, tx *sql.Tx, m outbox.Message) error { return insertHandled(ctx, tx, m) }
+	one, two, three := b.consumer(t, ConsumerConfig{}, slow, "orders"), b.consumer(t, ConsumerConfig{}, slow, "orders"),
+		b.consumer(t, ConsumerConfig{}, slow, "orders")
+	start(t, one)
+	stopTwo := start(t, two)
+	load := make(chan struct{})
+	go func() {
+		defer close(load)
+		for from := 0; from < 3000; from += 100 {
+			b.publish(t, "orders", from, 100, 23)
+		}
+	}()
+	eventually(t, "two share", func() bool { return one.Stats().Handled > 100 && two.Stats().Handled > 100 })
+	start(t, three)
+	eventually(t, "the third has its share", func() bool { return three.Stats().Handled > 50 })
+	stopTwo()
+	<-load
+	eventually(t, "all handled", func() bool { return total(one, two, three) == 3000 })
+	b.check(t, 3000)
+}
+
+func TestDrainFinishesWhatRuns(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	b.publish(t, "orders", 0, 10, 1)
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	c := b.consumer(t, ConsumerConfig{}, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+		entered <- struct{}{}
+		<-release
+		return insertHandled(ctx, tx, m)
+	}, "orders")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	<-entered
+	cancel()
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.check(t, 1) // it finished, and nothing was begun after it
+	if n := b.committed(t, "orders", 1); n != 1 {
+		t.Errorf("%d offsets committed, want 1", n)
+	}
+}
+
+func TestNothingBeginsAfterTheGeneration(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	g := &generation{c: &Consumer{}, slots: make(chan struct{}, 1)}
+	for range 50 {
+		if g.persist(ended, &item{}, func() (bool, error) { t.Error("it began"); return true, nil }) {
+			t.Fatal("it was settled")
+		}
+	}
+}
+
+func TestForeignMessagesAndControlRecords(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	w := &kafka.Writer{
+		Addr: kafka.TCP(b.kafka.Addr()), Topic: "orders", BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll,
+		Transport: &kafka.Transport{},
+	}
+	defer w.Close()
+	for range 2 {
+		if err := w.WriteMessages(t.Context(), kafka.Message{Key: []byte("k"), Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := make(chan string, 10)
+	c := b.consumer(t, ConsumerConfig{}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
+		ids <- m.ID
+		return nil
+	}, "orders")
+	start(t, c)
+	for _, want := range []string{"orders/0/0", "orders/0/1"} {
+		if got := <-ids; got != want {
+			t.Errorf("id %q, want %q", got, want)
+		}
+	}
+
+	// What a fetch of transactional data holds: records, a commit marker, and nothing else.
+	data := func(offset int64, values ...string) protocol.RecordReader {
+		var recs []protocol.Record
+		for i, v := range values {
+			recs = append(recs, protocol.Record{Offset: offset + int64(i), Value: protocol.NewBytes([]byte(v))})
+		}
+		return &protocol.RecordBatch{BaseOffset: offset, Records: protocol.NewRecordReader(recs...)}
+	}
+	marker := func(offset int64) protocol.RecordReader {
+		b := protocol.NewControlBatch(protocol.ControlRecord{Offset: offset, Type: 1})
+		b.BaseOffset = offset
+		return b
+	}
+	for name, c := range map[string]struct {
+		batches []protocol.RecordReader
+		from    int64
+		want    string
+		next    int64
+	}{
+		"between":        {[]protocol.RecordReader{data(5, "a", "b"), marker(7), data(8, "c")}, 5, "abc", 9},
+		"only a marker":  {[]protocol.RecordReader{marker(7)}, 7, "", 8},
+		"begins earlier": {[]protocol.RecordReader{data(5, "a", "b", "c")}, 6, "bc", 8},
+		"compacted away": {[]protocol.RecordReader{data(5)}, 5, "", 6},
+		"nothing":        {nil, 5, "", 5},
+	} {
+		got, next, err := readRecords(&protocol.RecordStream{Records: c.batches}, "t", 0, c.from)
+		text := ""
+		for _, r := range got {
+			text += string(r.message.Body)
+		}
+		if err != nil || text != c.want || len(got) != len(c.want) || next != c.next {
+			t.Errorf("%s: %q up to %d (%v), want %q up to %d", name, text, next, err, c.want, c.next)
+		}
+	}
+}
+
+func TestDoneCacheSavesTransactionsOnly(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	r, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Logger: silent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	client := redis.NewClient(&redis.Options{Addr: r.Addr(), MaxRetries: -1})
+	defer client.Close()
+	keys, err := outbox.NewRedisKeys(client, &outbox.RedisConfig{Logger: silent, Pause: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, "orders", 0, 50, 3)
+	c := b.consumer(t, ConsumerConfig{Done: keys}, insertHandled, "orders")
+	start(t, c)
+	eventually(t, "50 handled", func() bool { return c.Stats().Handled == 50 })
+	eventually(t, "marked", func() bool { n, _ := client.DBSize(t.Context()).Result(); return n == 50 })
+	if _, err := b.db.ExecContext(t.Context(), `DELETE FROM amends_inbox`); err != nil { // only the cache knows now
+		t.Fatal(err)
+	}
+	b.publish(t, "orders", 0, 50, 3)
+	eventually(t, "50 duplicates", func() bool { return c.Stats().Duplicates == 50 })
+	b.check(t, 50)
+	r.Close() // an outage: the claims do the work
+	b.publish(t, "orders", 50, 50, 3)
+	eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
+	b.publish(t, "orders", 50, 50, 3)
+	eventually(t, "100 duplicates", func() bool { return c.Stats().Duplicates == 100 })
+}
+
+func TestBrokerRestartUnderConsumer(t *testing.T) {
+	cfg := outboxdev.KafkaConfig{Dir: t.TempDir(), Topics: map[string]int{"orders": 2}}
+	b := newBench(t, cfg)
+	c := b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
+	start(t, c)
+	b.publish(t, "orders", 0, 100, 5)
+	eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
+	cfg.Addr, cfg.Logger = b.kafka.Addr(), silent
+	b.kafka.Close()
+	k, err := outboxdev.StartKafka(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	b.publish(t, "orders", 100, 100, 5)
+	eventually(t, "200 handled", func() bool { return c.Stats().Handled == 200 })
+	b.check(t, 200)
+}
+
+func TestDatabaseOutageCostsNoAttempt(t *testing.T) {
+	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	if _, err := b.db.ExecContext(t.Context(), `ALTER TABLE amends_inbox RENAME TO away`); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, "orders", 0, 5, 1)
+	c := b.consumer(t, ConsumerConfig{Attempts: 2, MaxBackoff: 10 * time.Millisecond}, insertHandled, "orders")
+	start(t, c)
+	eventually(t, "it tries on", func() bool { return c.Stats().Failures > 10 })
+	if _, err := b.db.ExecContext(t.Context(), `ALTER TABLE away RENAME TO amends_inbox`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "5 handled", func() bool { return c.Stats().Handled == 5 })
+	if s := c.Stats(); s.Dead != 0 {
+		t.Errorf("%d dead letters", s.Dead)
+	}
+}
+
+func TestBackPressure(t *testing.T) {
+	tr := newTracker("t", 0, 0)
+	items := tr.add(make([]record, 3), 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if tr.room(ctx, 3) {
+		t.Error("there is room above the limit")
+	}
+	go tr.finish(items[0])
+	if !tr.room(t.Context(), 3) {
+		t.Error("there is no room after one is done")
+	}
+}
+
+func TestTrackerNeverPassesAGap(t *testing.T) {
+	tr := newTracker("t", 0, 10)
+	var recs []record
+	for i := range int64(5) {
+		recs = append(recs, record{offset: 10 + 2*i}) // with offsets missing, as after compaction
+	}
+	items := tr.add(recs, 30)
+	for _, step := range []struct {
+		finish int
+		want   int64
+	}{{2, 10}, {1, 10}, {0, 15}, {4, 15}, {3, 30}} {
+		tr.finish(items[step.finish])
+		if got, _ := tr.toCommit(); got != step.want {
+			t.Errorf("after %d: position %d, want %d", step.finish, got, step.want)
+		}
+	}
+	tr.add(nil, 31)
+	if got, isNew := tr.toCommit(); got != 31 || !isNew {
+		t.Errorf("after an empty fetch: position %d, new %v", got, isNew)
+	}
+}
+
+func TestWrongConsumerConfig(t *testing.T) {
+	_, err := NewConsumer([]string{"nonsense"}, "", []string{strings.Repeat("x", 248)}, nil, nil, nil,
+		&ConsumerConfig{Buffer: -1, Heartbeat: time.Minute})
+	for _, want := range []string{"nonsense", "no group", "no room", "database", "dialect", "handler", "Buffer", "Heartbeat"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not name %s: %v", want, err)
+		}
+	}
+}

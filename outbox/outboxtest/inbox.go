@@ -1,0 +1,185 @@
+package outboxtest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amends-dev/amends/outbox/inbox"
+)
+
+// inTx runs fn in a transaction that commits unless fn fails.
+func (e *env) inTx(fn func(tx *sql.Tx) error) error {
+	tx, err := e.db.BeginTx(e.ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func (e *env) claim(key string) (c inbox.Claimed) {
+	e.Helper()
+	e.must(e.inTx(func(tx *sql.Tx) (err error) {
+		c, err = inbox.Claim(e.ctx, tx, e.d, key)
+		return err
+	}))
+	return c
+}
+
+func testClaim(e *env) {
+	e.is(e.inTx(func(tx *sql.Tx) error {
+		c, err := inbox.Claim(e.ctx, tx, e.d, "k")
+		e.must(err)
+		if !c.First {
+			e.Error("the first claim is not first")
+		}
+		return errRollback
+	}), errRollback)
+	e.must(e.inTx(func(tx *sql.Tx) error {
+		c, err := inbox.Claim(e.ctx, tx, e.d, "k")
+		e.must(err)
+		if !c.First {
+			e.Error("a rollback did not forget the claim")
+		}
+		if c, err = inbox.Claim(e.ctx, tx, e.d, "k"); err != nil || c.First || c.Reply != nil {
+			e.Errorf("again in the same transaction: %+v, %v", c, err)
+		}
+		return inbox.Record(e.ctx, tx, e.d, "k", []byte("a\x00b"))
+	}))
+	if c := e.claim("k"); c.First || string(c.Reply) != "a\x00b" {
+		e.Errorf("the duplicate got %+v", c)
+	}
+	if c := e.claim("K"); !c.First {
+		e.Error("keys that differ in case are one")
+	}
+	e.is(e.inTx(func(tx *sql.Tx) error { return inbox.Record(e.ctx, tx, e.d, "other", nil) }), inbox.ErrNotClaimed)
+}
+
+func testClaimAnyKey(e *env) {
+	keys := []string{"\x00", "\xff\xfe", "a", "a ", "a\x00", "ä", "a\u0308", "' OR 1=1 --",
+		strings.Repeat("k", inbox.MaxKey), strings.Repeat("k", inbox.MaxKey-1)}
+	for _, key := range keys {
+		if !e.claim(key).First {
+			e.Errorf("key %q is taken for another one", key)
+		}
+	}
+	for _, key := range keys {
+		if e.claim(key).First {
+			e.Errorf("key %q was forgotten", key)
+		}
+	}
+	for _, key := range []string{"", strings.Repeat("k", inbox.MaxKey+1)} {
+		e.is(e.inTx(func(tx *sql.Tx) error {
+			_, err := inbox.Claim(e.ctx, tx, e.d, key)
+			return err
+		}), inbox.ErrKey)
+	}
+}
+
+// testConcurrentClaims races for keys; some winners roll back.
+func testConcurrentClaims(e *env) {
+	const racers = 8
+	for round := range 10 {
+		key := strings.Repeat("r", round+1)
+		var first, replies atomic.Int64
+		var wg sync.WaitGroup
+		errs := make([]error, racers)
+		for i := range racers {
+			wg.Go(func() {
+				won := false
+				errs[i] = e.inTx(func(tx *sql.Tx) error {
+					c, err := inbox.Claim(e.ctx, tx, e.d, key)
+					if err != nil {
+						return err
+					}
+					if string(c.Reply) == "done" {
+						replies.Add(1)
+					}
+					if c.First && i%3 == 0 {
+						return errRollback
+					}
+					if won = c.First; won {
+						return inbox.Record(e.ctx, tx, e.d, key, []byte("done"))
+					}
+					return nil
+				})
+				if errs[i] == nil && won {
+					first.Add(1)
+				}
+				if errors.Is(errs[i], errRollback) {
+					errs[i] = nil
+				}
+			})
+		}
+		wg.Wait()
+		e.must(errors.Join(errs...))
+		if first.Load() != 1 {
+			e.Fatalf("round %d: %d racers were first and committed", round, first.Load())
+		}
+	}
+}
+
+func testOnce(e *env) {
+	in, other := inbox.New(e.d, "orders"), inbox.New(e.d, "others")
+	long := strings.Repeat("l", 2000)
+	for _, id := range []string{"1", "2", long, long + "x"} {
+		runs := 0
+		once := func(in *inbox.Inbox, err error) (bool, error) {
+			return in.Once(e.ctx, e.db, id, func(*sql.Tx) error { runs++; return err })
+		}
+		first, err := once(in, errRollback)
+		e.is(err, errRollback)
+		if first {
+			e.Error("a failed run counts")
+		}
+		if first, err = once(in, nil); !first || err != nil {
+			e.Errorf("the second try: %v, %v", first, err)
+		}
+		if first, err = once(in, nil); first || err != nil {
+			e.Errorf("the duplicate: %v, %v", first, err)
+		}
+		if first, err = once(other, nil); !first || err != nil {
+			e.Errorf("another source: %v, %v", first, err)
+		}
+		if runs != 3 {
+			e.Errorf("the handler ran %d times, want 3", runs)
+		}
+	}
+	_, err := in.Once(e.ctx, e.db, "", func(*sql.Tx) error { return nil })
+	e.is(err, inbox.ErrKey)
+	ctx, cancel := context.WithCancel(e.ctx)
+	_, err = in.Once(ctx, e.db, "cancelled", func(*sql.Tx) error { cancel(); return nil })
+	if err == nil {
+		e.Error("a commit with a cancelled context reported success")
+	}
+	if !e.claim("free").First {
+		e.Error("the database is not usable after a failed commit")
+	}
+}
+
+func testPurge(e *env) {
+	for _, key := range []string{"1", "2", "3", "4", "5"} {
+		e.claim(key)
+	}
+	purge := func(before time.Time, limit, want int) {
+		e.Helper()
+		n, err := inbox.Purge(e.ctx, e.db, e.d, before, limit)
+		e.must(err)
+		if n != want {
+			e.Errorf("purged %d claims, want %d", n, want)
+		}
+	}
+	purge(time.Now().Add(-time.Hour), 10, 0)
+	purge(time.Now().Add(time.Hour), 3, 3)
+	purge(time.Now().Add(time.Hour), 3, 2)
+	if _, err := inbox.Purge(e.ctx, e.db, e.d, time.Now(), 0); err == nil {
+		e.Error("a limit of 0 was taken")
+	}
+}

@@ -1,0 +1,33 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+)
+
+// inTx runs fn in a transaction on a connection of its own, commits when fn
+// returns nil and rolls back on every other way out; a panic goes on.
+func inTx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer conn.Close() // gives it back to the pool; its error says nothing about the transaction
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer tx.Rollback() // answers ErrTxDone after a commit; otherwise fn's error or panic is the news
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		// database/sql would put the connection back into the pool, perhaps with
+		// its transaction still open; ErrBadConn makes it close it.
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // its error is the one given here
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}

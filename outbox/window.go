@@ -1,0 +1,142 @@
+package outbox
+
+import (
+	"maps"
+	"time"
+)
+
+// window is what the owner of a partition knows about the ids it has read. It
+// does no I/O.
+//
+// Ids become visible in another order than they were given out: the writer of 4
+// may commit after that of 6. So an id that was jumped over stays a gap for the
+// grace time, and whoever reads on behind a gap also asks what has appeared in
+// it. That is enough for the order per key: a message of a key that comes after
+// the one in the gap was written, and so became visible, after it.
+type window struct {
+	grace  time.Duration // how long a writer may take to commit
+	cursor int64         // ids up to here were read in this pass
+	high   int64         // the highest id ever read
+	gaps   []gap         // oldest first, one for each page that had any
+	held   map[int64]bool
+	keys   map[string]*hold // of messages that failed
+	due    time.Time        // the earliest hold's end, zero when none
+}
+
+// gap says that some ids from here on were not there when their page was read.
+type gap struct {
+	from  int64
+	since time.Time
+}
+
+// hold keeps back the messages of a key.
+type hold struct {
+	attempts int
+	until    time.Time // zero: to be tried with the pass under way
+}
+
+func newWindow(grace time.Duration) *window {
+	return &window{grace: grace, held: map[int64]bool{}, keys: map[string]*hold{}}
+}
+
+// saw notes the ids of a page, ascending, and where they leave gaps.
+func (w *window) saw(ids []int64, now time.Time) {
+	first := int64(0)
+	for _, id := range ids {
+		if id > w.high+1 && first == 0 {
+			first = w.high + 1
+		}
+		w.high = max(w.high, id)
+	}
+	if first > 0 {
+		w.gaps = append(w.gaps, gap{from: first, since: now})
+	}
+}
+
+// forget drops the gaps that are past the grace time.
+func (w *window) forget(now time.Time) {
+	for len(w.gaps) > 0 && now.Sub(w.gaps[0].since) > w.grace {
+		w.gaps = w.gaps[1:]
+	}
+}
+
+// floor is the highest id below which nothing can be waiting: it trails the
+// lowest held row and the lowest gap.
+func (w *window) floor() int64 {
+	floor := w.cursor
+	if len(w.gaps) > 0 {
+		floor = min(floor, w.gaps[0].from-1)
+	}
+	for id := range w.held {
+		floor = min(floor, id-1)
+	}
+	return floor
+}
+
+// late picks from the ids that are in the table up to the cursor the first one
+// that was not read before, and moves the cursor in front of it.
+func (w *window) late(ids []int64) bool {
+	for _, id := range ids {
+		if !w.held[id] {
+			w.rewind(id - 1)
+			return true
+		}
+	}
+	return false
+}
+
+// rewind starts a new pass behind an id. What was held behind it is read again.
+func (w *window) rewind(cursor int64) {
+	w.cursor = min(w.cursor, cursor)
+	maps.DeleteFunc(w.held, func(id int64, _ bool) bool { return id > w.cursor })
+}
+
+// sweep starts a new pass from zero and drops the holds that met no row.
+func (w *window) sweep() {
+	w.rewind(0)
+	maps.DeleteFunc(w.keys, func(_ string, h *hold) bool { return h.until.IsZero() })
+}
+
+// retry starts a new pass from the floor when the time of a hold has come.
+func (w *window) retry(now time.Time) {
+	if w.due.IsZero() || now.Before(w.due) {
+		return
+	}
+	w.due = time.Time{}
+	for _, h := range w.keys {
+		if !h.until.IsZero() && !now.Before(h.until) {
+			h.until = time.Time{}
+		}
+		w.dueBy(h.until)
+	}
+	w.rewind(w.floor())
+}
+
+func (w *window) dueBy(t time.Time) {
+	if !t.IsZero() && (w.due.IsZero() || t.Before(w.due)) {
+		w.due = t
+	}
+}
+
+// blocked tells whether messages of a key have to wait.
+func (w *window) blocked(key string) bool {
+	h := w.keys[key]
+	return h != nil && !h.until.IsZero()
+}
+
+// attempts counts how often the first message of a key has failed.
+func (w *window) attempts(key string) int {
+	if h := w.keys[key]; h != nil {
+		return h.attempts
+	}
+	return 0
+}
+
+// hold keeps a key back, after so many failed attempts of its first message.
+func (w *window) hold(key string, attempts int, until time.Time) {
+	w.keys[key] = &hold{attempts: attempts, until: until}
+	w.dueBy(until)
+}
+
+// resolved ends the hold of a key: its first message is out of the way.
+func (w *window) resolved(key string) { delete(w.keys, key) }
