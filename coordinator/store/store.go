@@ -48,20 +48,25 @@ type Lease struct {
 }
 
 // Record is one transaction as the database keeps it.
+//
+// Times are kept in microseconds (what is finer is cut off) and come back in
+// UTC; the zero time comes back as the zero time. An empty byte slice or map
+// comes back as nil. Fields marked "fixed" are written with version 1 and
+// ignored in later writes.
 type Record struct {
-	GID        string            // compared byte by byte, case-sensitive
-	Shard      int               // fixed at creation
-	Kind       string            // "saga" or "tcc"
-	Name       string            // the definition's
+	GID        string            // 1 to MaxGID bytes, compared byte by byte
+	Shard      int               // fixed
+	Kind       string            // fixed; "saga" or "tcc"
+	Name       string            // fixed; the definition's
 	State      uint8             // opaque number, searchable
 	Paused     bool              // opaque flag, searchable
 	Version    int64             // 1 at creation, one more with each write
-	Definition []byte            // written with version 1 only, never changed
+	Definition []byte            // fixed
 	Body       []byte            // the machine's state and the engine's own
-	Digest     []byte            // of the start request: tells a repeated start from another
-	Labels     map[string]string // searchable
+	Digest     []byte            // fixed; of the start request: tells a repeated start from another
+	Labels     map[string]string // fixed; searchable; valid UTF-8
 	Reason     string            // why it turned back or is parked, for lists
-	CreatedAt  time.Time         // microseconds, UTC
+	CreatedAt  time.Time         // fixed
 	UpdatedAt  time.Time         // of this version
 	Deadline   time.Time         // zero: none
 	NextAt     time.Time         // when it is due; zero: nothing to do (finished or parked)
@@ -88,13 +93,17 @@ type Write struct {
 	Events []Event
 }
 
-// Batch is what is committed together or not at all.
+// Batch is what is committed together or not at all. Validate says what makes
+// one legal.
 type Batch struct {
 	Leases []Lease // every shard written, each once
 	Writes []Write // at most one per transaction
 }
 
-// Query selects transactions. Zero values select all.
+// Query selects transactions. Zero values select all. List and Count are
+// served by an index, and so do not slow down with history, when Unfinished is
+// set or a label is given; a list in order of creation always is. Other fields
+// filter what such a scan meets.
 type Query struct {
 	States       []uint8
 	Kind         string
@@ -124,30 +133,38 @@ type Store interface {
 
 	// Acquire takes up to limit shards that nobody holds, or whose lease has
 	// run out, for owner, until ttl from now; each gets a new, higher epoch.
-	// It returns only what it took.
+	// It returns only what it took, by shard.
 	Acquire(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Lease, error)
 	// Renew extends every lease that owner still holds, expired or not so long
-	// as nobody took it, and returns them all.
+	// as nobody took it, and returns them all, by shard.
 	Renew(ctx context.Context, owner string, ttl time.Duration) ([]Lease, error)
-	// Release gives back every lease of owner at once.
+	// Release gives back every lease of owner at once. Whoever takes one next
+	// gets a higher epoch, which shuts out what the old owner still sends.
 	Release(ctx context.Context, owner string) error
 
 	// Commit writes a batch durably, after checking every lease's epoch in the
 	// same database transaction; a stale one is a *ConflictError and writes
 	// nothing. It is idempotent: a batch repeated after it took effect (its
 	// reply was lost) returns nil and changes nothing, and a delayed repeat
-	// never overwrites a later version.
+	// never overwrites a later version. Versions may be skipped upwards (one
+	// write covers several transitions), but the first one written is 1.
+	//
+	// After any other error it is not known whether the batch took effect:
+	// repeat it, or read back.
 	Commit(ctx context.Context, b Batch) error
 
 	// Load returns one transaction, or ErrNotFound.
 	Load(ctx context.Context, gid string) (Record, error)
-	// Due returns unfinished transactions of the given shards whose NextAt is
-	// set and in [from, until), ordered by NextAt then GID, starting after
-	// the transaction (afterNext, afterGID) when afterGID is not empty.
+	// Due returns transactions of the given shards whose NextAt is set and in
+	// [From, Until), whole, ordered by NextAt then GID, starting after the
+	// transaction (AfterNext, AfterGID) when AfterGID is not empty. A write
+	// between two pages moves a transaction, so that it may be met twice or be
+	// met only by the next round; it is never lost for both.
 	Due(ctx context.Context, q DueQuery) ([]Record, error)
 
 	// List returns up to limit transactions after the cursor (nil: from the
-	// newest), without Definition and Body.
+	// newest), without Definition and Body. A limit below 1 returns none,
+	// here and wherever there is a limit.
 	List(ctx context.Context, q Query, after *Cursor, limit int) ([]Record, error)
 	// Count returns how many transactions match, by state.
 	Count(ctx context.Context, q Query) (map[uint8]int64, error)
@@ -156,11 +173,15 @@ type Store interface {
 	Events(ctx context.Context, gid string, after int64, limit int) ([]Event, error)
 
 	// Purge deletes up to limit transactions that finished before the given
-	// time, with their events, and returns how many. Unfinished transactions
-	// are never deleted, whatever their age.
+	// time, the oldest first, with their labels and events, and returns how
+	// many. Unfinished transactions are never deleted, whatever their age.
+	// After an error some may be gone, each of them whole.
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
 
-	// Close releases what the store holds. Leases stay until they expire.
+	// Close waits for the calls under way and releases what the store holds.
+	// Later calls return ErrClosed. Leases stay until they expire, unless the
+	// store admits one process at a time (SQLite): then opening ends them.
+	// Closing twice is harmless.
 	Close() error
 }
 

@@ -1,0 +1,109 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+// Commit implements store.Store.
+func (s *Store) Commit(ctx context.Context, b store.Batch) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	rows, err := collect(b.Writes)
+	if err != nil {
+		return fmt.Errorf("sqlstore: commit: %w", err)
+	}
+	return s.write(ctx, "commit", func(ctx context.Context, tx *sql.Tx) error {
+		if err := s.checkLeases(ctx, tx, b.Leases); err != nil {
+			return err
+		}
+		err := s.transactions.exec(ctx, tx, len(b.Writes), func(args []any, i int) []any {
+			return bindRecord(args, &b.Writes[i].Record, rows.json[i])
+		})
+		if err != nil {
+			return err
+		}
+		err = s.events.exec(ctx, tx, len(rows.events), func(args []any, i int) []any {
+			return bindEvent(args, rows.events[i])
+		})
+		if err != nil {
+			return err
+		}
+		return s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
+			l := &rows.labels[i]
+			return append(args, l.name, l.value, l.of.CreatedAt.UnixMicro(), l.of.GID)
+		})
+	})
+}
+
+// rows is a batch table by table.
+type rows struct {
+	json   []string // labels of each write, as its row keeps them
+	events []*store.Event
+	labels []label
+}
+
+type label struct {
+	name, value string
+	of          *store.Record
+}
+
+func collect(writes []store.Write) (rows, error) {
+	r := rows{json: make([]string, len(writes)), events: make([]*store.Event, 0, len(writes))}
+	for i := range writes {
+		w := &writes[i]
+		for k := range w.Events {
+			r.events = append(r.events, &w.Events[k])
+		}
+		if w.Record.Version > 1 || len(w.Record.Labels) == 0 {
+			continue
+		}
+		text, err := json.Marshal(w.Record.Labels)
+		if err != nil {
+			return rows{}, err
+		}
+		r.json[i] = string(text)
+		for _, name := range slices.Sorted(maps.Keys(w.Record.Labels)) {
+			r.labels = append(r.labels, label{name, w.Record.Labels[name], &w.Record})
+		}
+	}
+	return r, nil
+}
+
+func bindRecord(args []any, r *store.Record, labels string) []any {
+	definition := r.Definition
+	if r.Version > 1 {
+		definition = nil // is in the row already, and stays as it is
+	}
+	return append(args, r.GID, r.Shard, r.Kind, r.Name, r.State, r.Paused, r.Version, r.Reason,
+		r.CreatedAt.UnixMicro(), r.UpdatedAt.UnixMicro(), bindTime(r.Deadline), bindTime(r.NextAt), bindTime(r.FinishedAt),
+		r.EventSeq, blob(r.EventHash), blob(r.Digest), labels, blob(r.Body), blob(definition))
+}
+
+func bindEvent(args []any, ev *store.Event) []any {
+	return append(args, ev.GID, ev.Seq, ev.At.UnixMicro(), ev.Type, blob(ev.Data), blob(ev.Prev), blob(ev.Hash))
+}
+
+// blob is b, but never NULL.
+func blob(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// bindTime is microseconds since 1970, NULL for the zero time.
+func bindTime(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}

@@ -1,0 +1,153 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+const (
+	loadTransaction = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE t.gid = ?`
+	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE `
+	dueOrder        = ` ORDER BY t.next_at, t.gid LIMIT ?`
+	eventsAfter     = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events
+ WHERE gid = ? AND seq > ? ORDER BY seq LIMIT ?`
+)
+
+// Load implements store.Store.
+func (s *Store) Load(ctx context.Context, gid string) (store.Record, error) {
+	var r store.Record
+	err := s.read(ctx, "load", func(db *sql.DB) error {
+		err := scanRecord(db.QueryRowContext(ctx, loadTransaction, gid), &r, true)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("transaction %q: %w", gid, store.ErrNotFound)
+		}
+		return err
+	})
+	if err != nil {
+		return store.Record{}, err
+	}
+	return r, nil
+}
+
+// Due implements store.Store.
+func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, error) {
+	query, args := dueQuery(q)
+	return s.records(ctx, "due", true, query, args)
+}
+
+func dueQuery(q store.DueQuery) (string, []any) {
+	var c conditions
+	c.add(`t.next_at < ?`, q.Until.UnixMicro())
+	if !q.From.IsZero() {
+		c.add(`t.next_at >= ?`, q.From.UnixMicro())
+	}
+	if q.AfterGID != "" {
+		// The first bound is implied by the second, and lets the index begin there.
+		after := q.AfterNext.UnixMicro()
+		c.add(`t.next_at >= ?`, after)
+		c.add(`(t.next_at > ? OR t.gid > ?)`, after, q.AfterGID)
+	}
+	shards := make([]any, len(q.Shards))
+	for i, shard := range q.Shards {
+		shards[i] = shard
+	}
+	c.add(in(`t.shard`, len(shards)), shards...)
+	return dueTransactions + c.String() + dueOrder, append(c.args, max(q.Limit, 0))
+}
+
+// Events implements store.Store.
+func (s *Store) Events(ctx context.Context, gid string, after int64, limit int) (events []store.Event, err error) {
+	err = s.read(ctx, "events", func(db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, eventsAfter, gid, after, max(limit, 0))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var ev store.Event
+			var at int64
+			if err := rows.Scan(&ev.GID, &ev.Seq, &at, &ev.Type, &ev.Data, &ev.Prev, &ev.Hash); err != nil {
+				return err
+			}
+			ev.At = time.UnixMicro(at).UTC()
+			ev.Data, ev.Prev, ev.Hash = orNil(ev.Data), orNil(ev.Prev), orNil(ev.Hash)
+			events = append(events, ev)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
+}
+
+// records returns what a query of listColumns, or of allColumns, finds.
+func (s *Store) records(ctx context.Context, op string, whole bool, query string, args []any) ([]store.Record, error) {
+	var found []store.Record
+	err := s.read(ctx, op, func(db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r store.Record
+			if err := scanRecord(rows, &r, whole); err != nil {
+				return err
+			}
+			found = append(found, r)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// scanRecord reads listColumns, or allColumns if whole, from a *sql.Row or
+// *sql.Rows.
+func scanRecord(row interface{ Scan(...any) error }, r *store.Record, whole bool) error {
+	var created, updated int64
+	var deadline, next, finished sql.NullInt64
+	var labels []byte
+	dest := []any{
+		&r.GID, &r.Shard, &r.Kind, &r.Name, &r.State, &r.Paused, &r.Version, &r.Reason,
+		&created, &updated, &deadline, &next, &finished, &r.EventSeq, &r.EventHash, &r.Digest, &labels,
+	}
+	if whole {
+		dest = append(dest, &r.Body, &r.Definition)
+	}
+	if err := row.Scan(dest...); err != nil {
+		return err
+	}
+	r.CreatedAt, r.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+	r.Deadline, r.NextAt, r.FinishedAt = scanTime(deadline), scanTime(next), scanTime(finished)
+	r.EventHash, r.Digest, r.Body, r.Definition = orNil(r.EventHash), orNil(r.Digest), orNil(r.Body), orNil(r.Definition)
+	if len(labels) > 0 {
+		if err := json.Unmarshal(labels, &r.Labels); err != nil {
+			return fmt.Errorf("transaction %q: column labels: %w", r.GID, err)
+		}
+	}
+	return nil
+}
+
+func scanTime(t sql.NullInt64) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+	return time.UnixMicro(t.Int64).UTC()
+}
+
+func orNil(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,160 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+// DefaultShards is the number of shards when Config does not say.
+const DefaultShards = 256
+
+// Config sets a store up. nil means all defaults.
+type Config struct {
+	// Shards is the number of shards of a store that is created now; one that
+	// exists keeps its own. 0 means DefaultShards, the most is 65536.
+	Shards int
+	// Logger receives what is worth knowing about opening. nil means
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+func (c *Config) withDefaults() (Config, error) {
+	var cfg Config
+	if c != nil {
+		cfg = *c
+	}
+	if cfg.Shards == 0 {
+		cfg.Shards = DefaultShards
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Shards < 0 || cfg.Shards > 1<<16 {
+		return cfg, fmt.Errorf("sqlstore: Shards is %d: give 1 to 65536, or 0 for %d", cfg.Shards, DefaultShards)
+	}
+	return cfg, nil
+}
+
+// Store is a store.Store in a SQL database.
+type Store struct {
+	d      *dialect
+	writer *sql.DB // writes, and what must see the writes before it
+	reader *sql.DB
+
+	transactions, events, labels, leases *multi
+
+	release func() error // gives back what keeps other processes out
+	mu      sync.RWMutex // held for reading during a call, so that Close waits
+	closed  bool
+}
+
+var _ store.Store = (*Store)(nil)
+
+// open makes a store of two pools, whose schema it brings up to date.
+func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) (*Store, error) {
+	s := &Store{d: d, writer: writer, reader: reader, release: func() error { return nil }}
+	if err := s.migrate(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("sqlstore: %w", d.explain(err))
+	}
+	s.transactions = newMulti(d, insertTransactions, d.keepNewer, transactionVars)
+	s.events = newMulti(d, d.insertNew+eventsTable, d.elseIgnore, eventVars)
+	s.labels = newMulti(d, d.insertNew+labelsTable, d.elseIgnore, labelVars)
+	s.leases = newLeaseCheck(d)
+	for _, m := range []*multi{s.transactions, s.events, s.labels, s.leases} {
+		if err := m.prepare(ctx, writer); err != nil {
+			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
+		}
+	}
+	return s, nil
+}
+
+// begin admits a call; the caller runs what it returns at the end.
+func (s *Store) begin(ctx context.Context, op string) (end func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("sqlstore: %s: %w", op, err)
+	}
+	s.mu.RLock()
+	if s.closed {
+		s.mu.RUnlock()
+		return nil, fmt.Errorf("sqlstore: %s: %w", op, store.ErrClosed)
+	}
+	return s.mu.RUnlock, nil
+}
+
+// Close implements store.Store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	// The writer is closed last: closing the last connection folds SQLite's
+	// log into the database.
+	if err := errors.Join(s.reader.Close(), s.writer.Close(), s.release()); err != nil {
+		return fmt.Errorf("sqlstore: close: %w", s.d.explain(err))
+	}
+	return nil
+}
+
+// write runs fn in a database transaction of the writer.
+func (s *Store) write(ctx context.Context, op string, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	end, err := s.begin(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := s.transact(ctx, fn); err != nil {
+		return fmt.Errorf("sqlstore: %s: %w", op, s.d.explain(err))
+	}
+	return nil
+}
+
+func (s *Store) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	ctx = s.d.inTx(ctx)
+	clean, err := runTx(ctx, conn, fn)
+	if !clean {
+		// Whatever state it is in, nobody gets this connection again: its end
+		// ends the transaction. The error is the one that was asked for.
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+		return err
+	}
+	return errors.Join(err, conn.Close())
+}
+
+// runTx says whether it leaves the connection without a transaction.
+func runTx(ctx context.Context, conn *sql.Conn, fn func(ctx context.Context, tx *sql.Tx) error) (clean bool, err error) {
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	if err := fn(ctx, tx); err != nil {
+		return tx.Rollback() == nil, err
+	}
+	err = tx.Commit()
+	return err == nil, err
+}
+
+// read runs fn with the readers' pool.
+func (s *Store) read(ctx context.Context, op string, fn func(db *sql.DB) error) error {
+	end, err := s.begin(ctx, op)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := fn(s.reader); err != nil {
+		return fmt.Errorf("sqlstore: %s: %w", op, s.d.explain(err))
+	}
+	return nil
+}

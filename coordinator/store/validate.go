@@ -1,0 +1,59 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// MaxGID is the longest gid that a store keeps, in bytes.
+const MaxGID = 128
+
+// Validate reports what makes a batch illegal, all of it: a lease or a
+// transaction given twice, a write to a shard without its lease, a version
+// below 1, a gid that is empty or over MaxGID bytes, an event of another
+// transaction or without a number. Stores call it before they write.
+func (b Batch) Validate() error {
+	var errs []error
+	leased := make(map[int]bool, len(b.Leases))
+	for _, l := range b.Leases {
+		if leased[l.Shard] {
+			errs = append(errs, fmt.Errorf("store: batch: shard %d is leased twice", l.Shard))
+		}
+		leased[l.Shard] = true
+	}
+	seen := make(map[string]bool, len(b.Writes))
+	for i := range b.Writes {
+		w := &b.Writes[i]
+		if seen[w.Record.GID] {
+			errs = append(errs, fmt.Errorf("store: batch: transaction %q is written twice", w.Record.GID))
+		}
+		seen[w.Record.GID] = true
+		if !leased[w.Record.Shard] {
+			errs = append(errs, fmt.Errorf("store: batch: transaction %q: no lease of its shard %d in the batch",
+				w.Record.GID, w.Record.Shard))
+		}
+		errs = append(errs, w.validate())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *Write) validate() error {
+	gid := w.Record.GID
+	switch {
+	case gid == "":
+		return errors.New("store: batch: a transaction has no gid")
+	case len(gid) > MaxGID:
+		return fmt.Errorf("store: batch: gid %.32q... is %d bytes long, at most %d are kept", gid, len(gid), MaxGID)
+	case w.Record.Version < 1:
+		return fmt.Errorf("store: batch: transaction %q: version is %d, the first is 1", gid, w.Record.Version)
+	}
+	for i := range w.Events {
+		switch ev := &w.Events[i]; {
+		case ev.GID != gid:
+			return fmt.Errorf("store: batch: transaction %q: event %d is of transaction %q", gid, ev.Seq, ev.GID)
+		case ev.Seq < 1:
+			return fmt.Errorf("store: batch: transaction %q: event number is %d, the first is 1", gid, ev.Seq)
+		}
+	}
+	return nil
+}
