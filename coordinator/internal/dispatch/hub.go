@@ -82,15 +82,18 @@ func (h *Hub) place(c Call, now time.Time) {
 	h.enqueue(sv, c)
 }
 
-// Withdraw forgets the calls of a transaction that still wait. Those that are
-// on a stream already are not called back.
-func (h *Hub) Withdraw(gid string) {
+// Withdraw forgets the calls of a transaction that still wait, and returns
+// them. Those that are on a stream already are not called back.
+func (h *Hub) Withdraw(gid string) []Call {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	var calls []Call
 	for _, w := range slices.Clone(h.byGID[gid]) {
+		calls = append(calls, w.call)
 		h.dequeue(w)
 		h.forgetIfIdle(w.service)
 	}
+	return calls
 }
 
 // Offers reports whether an instance of the action's service is connected, and

@@ -19,8 +19,9 @@ type Dispatcher interface {
 	// Send hands calls over; each is answered, maybe more than once, through
 	// Engine.Outcome.
 	Send(calls ...dispatch.Call)
-	// Withdraw forgets calls of a transaction that no participant has seen.
-	Withdraw(gid string)
+	// Withdraw forgets the calls of a transaction that no participant has
+	// seen, and returns them.
+	Withdraw(gid string) []dispatch.Call
 }
 
 // Engine drives the transactions of one store.
@@ -108,7 +109,7 @@ func (e *Engine) drain(ctx context.Context) {
 	for _, w := range e.workers {
 		for quiet := false; !quiet; {
 			answer := make(chan bool, 1)
-			if w.post(ctx, func() { w.draining = true; answer <- w.quiet() }) != nil {
+			if w.post(ctx, func() { w.beginDrain(); answer <- w.quiet() }) != nil {
 				return
 			}
 			select {
@@ -120,6 +121,18 @@ func (e *Engine) drain(ctx context.Context) {
 				pause(ctx, 5*time.Millisecond)
 			}
 		}
+	}
+}
+
+// beginDrain stops calls: no new one goes out, and those that no participant
+// has seen are not waited for.
+func (w *worker) beginDrain() {
+	if w.draining {
+		return
+	}
+	w.draining = true
+	for _, t := range w.txs {
+		w.recall(t)
 	}
 }
 

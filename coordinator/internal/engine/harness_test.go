@@ -22,9 +22,8 @@ type participants struct {
 	engine *Engine
 	wg     sync.WaitGroup
 
-	mu        sync.Mutex
-	seen      []dispatch.Call
-	withdrawn int
+	mu   sync.Mutex
+	seen []dispatch.Call
 }
 
 func (p *participants) Send(calls ...dispatch.Call) {
@@ -42,11 +41,7 @@ func (p *participants) Send(calls ...dispatch.Call) {
 	}
 }
 
-func (p *participants) Withdraw(string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.withdrawn++
-}
+func (p *participants) Withdraw(string) []dispatch.Call { return nil }
 
 func (p *participants) calls(op txn.Op) int {
 	p.mu.Lock()

@@ -53,41 +53,44 @@ func (w *worker) sweepNow() {
 // sweep loads what is due in [from, until), and everything due before until of
 // shards that are new. It reports whether it came to the end.
 func (w *worker) sweep(ctx context.Context, from, until time.Time) (bool, error) {
-	fresh, known, err := w.plan(ctx)
+	plan, err := w.plan(ctx)
 	if err != nil {
 		return false, err
 	}
-	done, err := w.pages(ctx, store.DueQuery{Shards: fresh, Until: until, Limit: sweepPage})
+	done, err := w.pages(ctx, store.DueQuery{Shards: plan.fresh, Until: until, Limit: sweepPage})
 	if !done || err != nil {
 		return false, err
 	}
-	if err := w.post(ctx, func() { w.markSwept(fresh) }); err != nil {
+	if err := w.post(ctx, func() { w.markSwept(plan.fresh) }); err != nil {
 		return false, err
 	}
-	return w.pages(ctx, store.DueQuery{Shards: known, From: from, Until: until, Limit: sweepPage})
+	return w.pages(ctx, store.DueQuery{Shards: plan.known, From: from, Until: until, Limit: sweepPage})
 }
 
-// plan asks the worker which shards have never been swept and which have.
-func (w *worker) plan(ctx context.Context) (fresh, known []int, err error) {
-	done := make(chan struct{})
-	err = w.post(ctx, func() {
+// sweepPlan is which of a worker's shards have never been swept, and which have.
+type sweepPlan struct{ fresh, known []int }
+
+func (w *worker) plan(ctx context.Context) (sweepPlan, error) {
+	answer := make(chan sweepPlan, 1)
+	err := w.post(ctx, func() {
+		var p sweepPlan
 		for s, sh := range w.shards {
 			if sh.swept {
-				known = append(known, s)
+				p.known = append(p.known, s)
 			} else {
-				fresh = append(fresh, s)
+				p.fresh = append(p.fresh, s)
 			}
 		}
-		close(done)
+		answer <- p
 	})
 	if err != nil {
-		return nil, nil, err
+		return sweepPlan{}, err
 	}
 	select {
-	case <-done:
-		return fresh, known, nil
+	case p := <-answer:
+		return p, nil
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return sweepPlan{}, ctx.Err()
 	}
 }
 

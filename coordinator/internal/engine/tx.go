@@ -19,6 +19,7 @@ type tx struct {
 	dirty  bool          // m is ahead of the last batch
 	flying bool          // in the batch that is being committed
 	fresh  bool          // loaded or started, its calls not yet scheduled
+	turned bool          // it no longer wants some call that was sent
 	expiry bool          // its deadline has been dealt with
 	wakeAt time.Time     // when the timer heap wakes it
 	slot   int           // its place in the timer heap, from 1; 0: not in it
@@ -37,6 +38,11 @@ type call struct {
 	txn.Call
 	due  time.Time
 	sent bool
+}
+
+// same reports whether c is the call that the machine wants.
+func (c *call) same(want txn.Call) bool {
+	return c.Branch == want.Branch && c.Op == want.Op && c.Attempt == want.Attempt
 }
 
 func (t *tx) durable() bool { return !t.dirty && !t.flying }
@@ -63,14 +69,15 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 			next = at
 		}
 	}
-	old, calls := t.calls, make([]call, 0, len(t.calls))
+	old, calls, kept := t.calls, make([]call, 0, len(t.calls)), 0
 	for _, want := range t.m.outstanding() {
 		for len(old) > 0 && old[0].Branch < want.Branch {
 			old = old[1:]
 		}
 		c := call{Call: want, due: now}
-		if len(old) > 0 && old[0].Branch == want.Branch && old[0].Op == want.Op && old[0].Attempt == want.Attempt {
+		if len(old) > 0 && old[0].same(want) {
 			c.due, c.sent = old[0].due, old[0].sent
+			kept++
 		} else if want.Attempt > 1 && t.fresh {
 			c.due = later(now, t.rec.NextAt)
 		} else if want.Attempt > 1 {
@@ -83,6 +90,7 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 			earlier(c.due)
 		}
 	}
+	t.turned = t.turned || kept < len(t.calls) && t.m.phase() == txn.RollingBack
 	t.calls, t.fresh = calls, false
 	if d := t.deadline(); !d.IsZero() {
 		earlier(d)

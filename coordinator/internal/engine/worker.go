@@ -197,6 +197,10 @@ func (w *worker) act(t *tx, now time.Time) {
 		w.leave(t)
 		return
 	}
+	if t.turned {
+		t.turned = false
+		w.recall(t)
+	}
 	if w.draining {
 		return // what is due stays in the store for whoever comes next
 	}
@@ -222,6 +226,18 @@ func (w *worker) send(t *tx, now time.Time) {
 		default:
 			c.sent = true
 			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires()})
+		}
+	}
+}
+
+// recall takes back the calls that no participant has seen. Those that are
+// still wanted count as not sent.
+func (w *worker) recall(t *tx) {
+	for _, back := range w.e.dispatcher.Withdraw(t.rec.GID) {
+		for i := range t.calls {
+			if c := &t.calls[i]; c.same(back.Call) {
+				c.sent = false
+			}
 		}
 	}
 }
@@ -264,7 +280,7 @@ func (w *worker) outcome(o dispatch.Outcome) {
 func (w *worker) settleCall(t *tx, r txn.Replied) {
 	for i := range t.calls {
 		c := &t.calls[i]
-		if c.sent && c.Branch == r.Branch && c.Op == r.Op && c.Attempt == r.Attempt {
+		if c.sent && c.same(txn.Call{Branch: r.Branch, Op: r.Op, Attempt: r.Attempt}) {
 			if !t.dirty { // nothing came of it, so it is asked again
 				c.sent, c.due = false, time.Now().Add(c.Retry.Delay(c.Attempt, w.rnd.Float64()))
 				w.timers.set(t, t.nextWake())
