@@ -57,16 +57,18 @@ func TestCrashDuringACall(t *testing.T) {
 		if got := w.Trail("g"); got != "started gated: RUNNING\n" {
 			t.Fatalf("the trail is %s", got)
 		}
-		w.Crash()
+		waited := make(chan error, 1)
+		go func() { waited <- run.Wait(t.Context()) }()
+		synctest.Wait()
+		w.Crash() // under the handler and under the caller that waits
 		close(gate)
-		if err := run.Wait(t.Context()); err != nil {
+		if err := <-waited; err != nil {
 			t.Fatal(err)
 		}
 		if *ran != 1 {
 			t.Errorf("the handler ran %d times", *ran)
 		}
-		t.Log(w.Trail("g"))
-		if got := w.Trail("g"); !strings.HasSuffix(got, "ok: COMMITTED\n") {
+		if got := w.Trail("g"); got != "started gated: RUNNING\nwait do 1 ok: COMMITTED\n" {
 			t.Errorf("the trail is %s", got)
 		}
 	})

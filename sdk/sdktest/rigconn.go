@@ -17,6 +17,9 @@ import (
 	"github.com/amends-dev/amends/saga/txn"
 )
 
+// grace is how much longer than a call's timeout its answer may take.
+const grace = 10 * time.Second
+
 // rigConn is the coordinator's side of one participant's stream, without gRPC:
 // one call at a time.
 type rigConn struct {
@@ -48,12 +51,17 @@ func (r *Rig) perform(call txn.Call) (txn.Replied, error) {
 	if c == nil {
 		return out, fmt.Errorf("step %q: no participant of the rig offers %q", call.Name, call.Action)
 	}
+	wait := call.Retry.WithDefaults().CallTimeout + grace
+	timeout := time.NewTimer(wait)
+	defer timeout.Stop()
 	c.toSDK <- &amendsv1.AttendResponse{Message: &amendsv1.AttendResponse_Calls{
 		Calls: &amendsv1.Calls{Calls: []*amendsv1.Call{rigCall(call)}}}}
 	select {
 	case o := <-c.outcomes:
 		out.Outcome, out.Reply, out.Message = txn.Outcome(o.GetCode()), o.GetReply(), o.GetMessage()
 		return out, nil
+	case <-timeout.C:
+		return out, fmt.Errorf("step %q: %s was not answered in %v: does the handler ignore its context?", call.Name, call.Op, wait)
 	case <-c.lost:
 		return out, fmt.Errorf("step %q: the participant is gone: %w", call.Name, c.why)
 	}
@@ -107,12 +115,12 @@ func (s *rigStream) SendMsg(m any) error {
 	}
 	switch m := req.GetMessage().(type) {
 	case *amendsv1.AttendRequest_Hello:
-		s.conn.hello.Do(func() {
+		s.conn.toSDK <- &amendsv1.AttendResponse{Message: &amendsv1.AttendResponse_Welcome{
+			Welcome: &amendsv1.Welcome{Coordinator: "sdktest", Heartbeat: durationpb.New(time.Hour)}}}
+		s.conn.hello.Do(func() { // after the welcome, which goes ahead of every call
 			s.conn.actions = m.Hello.GetActions()
 			close(s.conn.attended)
 		})
-		s.conn.toSDK <- &amendsv1.AttendResponse{Message: &amendsv1.AttendResponse_Welcome{
-			Welcome: &amendsv1.Welcome{Coordinator: "sdktest", Heartbeat: durationpb.New(time.Hour)}}}
 	case *amendsv1.AttendRequest_Outcomes:
 		for _, o := range m.Outcomes.GetOutcomes() {
 			select {
