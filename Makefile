@@ -1,0 +1,108 @@
+# Amends. Only go (1.26 or newer) and make are needed; a C compiler adds the race
+# detector. Everything else is built here, from pinned versions, into bin/.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS  += --no-builtin-rules
+
+GO       ?= go
+PKG      ?= ./...
+# How many packages are tested at once, and how many parallel tests in each: for 2 cores.
+P        ?= 2
+PARALLEL ?= 4
+TIMEOUT  ?= 15m
+FUZZTIME ?= 20s
+# Random transactions per machine in `make sim`.
+SIM      ?= 500000
+BENCH    ?= .
+BENCHTIME ?= 1s
+
+# Without HOME the go command has nowhere to cache.
+ifeq ($(strip $(HOME)),)
+export GOPATH  := $(CURDIR)/.cache/go
+export GOCACHE := $(CURDIR)/.cache/go-build
+endif
+
+TAGS := amends_invariants
+# The race detector needs cgo and a C compiler. `make test RACE=` goes without it.
+CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
+RACE ?= $(if $(CC_FOUND),-race,)
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+TOOLS := $(CURDIR)/bin/tools
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
+		| if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
+
+.PHONY: build
+build: ## Build bin/amends and bin/shop
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/amends ./cmd/amends
+	$(GO) build -trimpath -o bin/shop ./examples/shop
+
+.PHONY: demo
+demo: build ## Run the shop with crashes in the middle (ORDERS=file: your own orders, JSONL)
+	bin/shop demo --amends bin/amends $(if $(ORDERS),--orders '$(ORDERS)',)
+
+.PHONY: test
+test: ## Run every test, with the race detector and the invariants on
+	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
+		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
+	@$(GO) run ./.ci/report $(GO) test -json $(RACE) -tags $(TAGS) \
+		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(PKG) ./.ci/report
+
+.PHONY: race
+race: ## Run every test three times with the race detector, uncached, in random order
+	@$(GO) run ./.ci/report $(GO) test -json -race -tags $(TAGS) -count 3 -shuffle on \
+		-p $(P) -parallel $(PARALLEL) -timeout 60m $(PKG)
+
+.PHONY: sim
+sim: ## Run the simulations longer, from new seeds (SIM=how many; SEED=n repeats one, with its trail)
+	$(if $(SEED),AMENDS_SIM_SEED=$(SEED),AMENDS_SIM_SEED=$$(date +%s)000 AMENDS_SIM_N=$(SIM)) \
+		$(GO) test -tags $(TAGS) -count 1 -timeout 60m -run 'TestSimulation' -v ./saga ./tcc
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (20s)
+	.ci/fuzz $(FUZZTIME) $(PKG)
+
+.PHONY: bench
+bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 60m $(PKG) \
+		| grep -vE '^(PASS|ok|\?)'
+
+.PHONY: cover
+cover: ## Write cover.out and print the coverage of each package
+	$(GO) test -tags $(TAGS) -p $(P) -timeout $(TIMEOUT) -cover -coverprofile cover.out $(PKG) | grep -v 'no test files'
+	@$(GO) tool cover -func cover.out | tail -1
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run golangci-lint (its first build takes minutes)
+	$(TOOLS)/golangci-lint run $(PKG)
+
+.PHONY: verify
+verify: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/compose ## Check format, vet, modules, generated code, docker-compose.yml
+	GO='$(GO)' TOOLS='$(TOOLS)' TAGS='$(TAGS)' .ci/verify
+
+.PHONY: generate
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Regenerate the code beside the .proto files
+	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
+
+.PHONY: clean
+clean: ## Remove what was built here
+	rm -rf bin cover.out .cache
+
+# Tools come from modules of their own, so that users of Amends inherit none.
+$(TOOLS)/buf: .ci/tools/buf/go.mod .ci/tools/buf/go.sum
+$(TOOLS)/golangci-lint: .ci/tools/lint/go.mod .ci/tools/lint/go.sum
+$(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: .ci/tools/protoc/go.mod .ci/tools/protoc/go.sum
+$(TOOLS)/compose: .ci/tools/compose/go.mod .ci/tools/compose/go.sum .ci/tools/compose/main.go
+$(TOOLS)/%:
+	@mkdir -p $(TOOLS)
+	@echo "building $* from $(<D) (once)"
+	@cd $(<D) && GOBIN=$(TOOLS) $(GO) install tool
+	@touch $@

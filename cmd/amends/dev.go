@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amends-dev/amends/outbox/outboxdev"
+)
+
+// development is what `amends dev` runs beside the coordinator.
+type development struct {
+	node
+	kafkaAddr, redisAddr string
+}
+
+func newDev() *cobra.Command {
+	var d development
+	logs := logging{}
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, for development",
+		Long: `Run a coordinator on the embedded store, and an in-process Kafka and Redis, until
+interrupted. The Kafka and Redis are stand-ins for development: never keep data
+in them that matters. Without --data-dir everything is forgotten at the end.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for flag, addr := range map[string]string{"--listen": d.listen, "--kafka": d.kafkaAddr, "--redis": d.redisAddr} {
+				if err := checkListen(flag, addr, false); err != nil {
+					return err
+				}
+			}
+			log, err := logs.logger(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return d.run(cmd.Context(), cmd.ErrOrStderr(), log)
+		},
+	}
+	d.flags(cmd)
+	logs.flags(cmd)
+	cmd.Flags().StringVar(&d.dataDir, "data-dir", "", "directory that keeps the data (empty: forget it at the end)")
+	cmd.Flags().StringVar(&d.kafkaAddr, "kafka", "127.0.0.1:9460", "address of the in-process Kafka")
+	cmd.Flags().StringVar(&d.redisAddr, "redis", "127.0.0.1:6460", "address of the in-process Redis")
+	return cmd
+}
+
+func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
+	kept := d.dataDir
+	if d.dataDir == "" {
+		if d.dataDir, err = os.MkdirTemp("", "amends-dev-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(d.dataDir)) }()
+		kept = d.dataDir + " (forgotten at the end; keep it with --data-dir)"
+	}
+	base := d.dataDir
+	local := d.node
+	local.dataDir = filepath.Join(base, "coordinator")
+	st, err := local.open(ctx, log) // first: it tells when another process has the directory
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	kafka, err := outboxdev.StartKafka(&outboxdev.KafkaConfig{Addr: d.kafkaAddr, Dir: filepath.Join(base, "kafka"), Logger: log})
+	if err != nil {
+		return fmt.Errorf("--kafka %s: %w", d.kafkaAddr, err)
+	}
+	defer kafka.Close()
+	redis, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Addr: d.redisAddr, Logger: log})
+	if err != nil {
+		return fmt.Errorf("--redis %s: %w", d.redisAddr, err)
+	}
+	defer redis.Close()
+	return local.serve(ctx, st, log, func(addr string) error {
+		_, err := fmt.Fprintf(w, `amends dev: for development only; its Kafka and Redis live in this process
+  coordinator  %s
+  kafka        %s
+  redis        %s
+  data         %s
+`, addr, kafka.Addr(), redis.Addr(), kept)
+		return err
+	})
+}

@@ -1,0 +1,116 @@
+package main_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/amends-dev/amends/sdk"
+)
+
+func TestServeAnswersAndDrains(t *testing.T) {
+	p, addr := serve(t, t.TempDir())
+	resp, err := healthpb.NewHealthClient(connect(t, addr)).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health: %v, %v, want SERVING", resp.GetStatus(), err)
+	}
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code after SIGTERM is %d, want 0; it said:\n%s", code, p.everything())
+	}
+}
+
+func TestServeKeepsTransactionsOverAGracefulStop(t *testing.T) {
+	dir := t.TempDir()
+	p, addr := serve(t, dir)
+	client := sdk.NewClient(connect(t, addr), &sdk.ClientConfig{Logger: quiet()})
+	if _, err := begin(t.Context(), client, "kept", false); err != nil { // nobody offers its actions yet
+		t.Fatal(err)
+	}
+	if code := p.stop(t); code != 0 {
+		t.Fatalf("exit code %d; it said:\n%s", code, p.everything())
+	}
+	_, addr = serve(t, dir)
+	conn := connect(t, addr)
+	openBank(t, conn)
+	if err := sdk.NewClient(conn, nil).Run("kept").Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDataDirectoryInUse(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, dir)
+	r := amends(t, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	if r.code != 1 || !strings.Contains(r.stderr, dir) || !strings.Contains(r.stderr, "in use by another process") {
+		t.Errorf("exit code %d, said %q; want 1 and that %s is in use", r.code, r.stderr, dir)
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	_, addr := serve(t, t.TempDir())
+	r := amends(t, "serve", "--data-dir", t.TempDir(), "--listen", addr)
+	if r.code != 1 || !strings.Contains(r.stderr, "--listen "+addr) {
+		t.Errorf("exit code %d, said %q; want 1 and the address", r.code, r.stderr)
+	}
+}
+
+func TestInsecureAllowsOtherAddresses(t *testing.T) {
+	p := start(t, "serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--insecure")
+	p.waitFor(t, `^amends: serving on 127\.0\.0\.1:\d+ `)
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"nonsense", `unknown command "nonsense" for "amends"`},
+		{"tx nonsense", `unknown command "nonsense" for "amends tx"`},
+		{"--nonsense", "unknown flag: --nonsense"},
+		{"serve", "--data-dir is empty"},
+		{"serve extra", `unexpected argument "extra"`},
+		{"serve --data-dir x --listen 0.0.0.0:7460", "no TLS and no login yet"},
+		{"serve --data-dir x --listen :7460", "not a loopback address"},
+		{"serve --data-dir x --listen example.com:7460", "not a loopback address"},
+		{"serve --data-dir x --listen [::]:7460", "not a loopback address"},
+		{"serve --data-dir x --listen 7460", "want host:port"},
+		{"serve --data-dir x --log-level loud", "want debug, info, warn or error"},
+		{"serve --data-dir x --retention soon", "invalid argument"},
+		{"dev --kafka 0.0.0.0:9460", "--kafka"},
+		{"relay", "--sqlite is empty"},
+		{"relay --sqlite x.db", "nowhere to publish to"},
+		{"tx get", "want one argument"},
+		{"tx get a b", "want one argument"},
+		{"tx list --output xml", "want table or json"},
+		{"tx list --limit 0", "--limit is 0"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			r := amends(t, strings.Fields(c.args)...)
+			if r.code != 2 || !strings.Contains(r.stderr, c.want) {
+				t.Errorf("exit code %d, said %q; want 2 and %q", r.code, r.stderr, c.want)
+			}
+			if !strings.HasPrefix(r.stderr, "amends: ") || !strings.Contains(r.stderr, "--help'") || r.stdout != "" {
+				t.Errorf("said %q and %q; want one error and where to find help", r.stderr, r.stdout)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range []string{"", "--help", "help", "serve --help", "tx", "tx list --help"} {
+		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, "Usage:") {
+			t.Errorf("amends %s explains nothing: %q", args, out)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if out := ok(t, "version"); !regexp.MustCompile(`^amends \S+ \(go1\.\S+ \w+/\w+\)\n$`).MatchString(out) {
+		t.Errorf("said %q", out)
+	}
+	if out := ok(t, "version", "--output", "json"); !strings.Contains(out, `"version":`) {
+		t.Errorf("said %q", out)
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+)
+
+// maxPage is the most that one request returns.
+const maxPage = 1000
+
+type listing struct {
+	asking
+	filter, page string
+	limit        int
+}
+
+func newTxList() *cobra.Command {
+	var l listing
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List transactions, newest first",
+		Long: `List transactions, newest first.
+
+A filter joins terms by AND. Fields: state, kind, name, paused, unfinished,
+create_time, update_time, labels.KEY.`,
+		Example: `  amends tx list --filter 'state = "ROLLING_BACK" AND name = "transfer"'
+  amends tx list --filter 'create_time >= "2026-11-01T00:00:00Z" AND labels.order_id = "A-17"' --output json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if l.limit <= 0 {
+				return usagef("--limit is %d: want 1 or more", l.limit)
+			}
+			return l.askOnce(cmd.Context(), func(ctx context.Context, admin amendsv1.AdminServiceClient) error {
+				txs, next, err := l.fetch(ctx, admin)
+				if err != nil {
+					return err
+				}
+				return l.print(cmd, txs, next)
+			})
+		},
+	}
+	l.flags(cmd)
+	cmd.Flags().StringVar(&l.filter, "filter", "", "only those that match")
+	cmd.Flags().IntVar(&l.limit, "limit", 50, "at most this many")
+	cmd.Flags().StringVar(&l.page, "page-token", "", "go on after an earlier list with the same filter")
+	return cmd
+}
+
+// fetch reads pages until the limit or the end, and returns where to go on.
+func (l *listing) fetch(ctx context.Context, admin amendsv1.AdminServiceClient) ([]*amendsv1.Transaction, string, error) {
+	var txs []*amendsv1.Transaction
+	token := l.page
+	for {
+		resp, err := admin.ListTransactions(ctx, &amendsv1.ListTransactionsRequest{
+			PageSize: int32(min(l.limit-len(txs), maxPage)), PageToken: token, Filter: l.filter,
+		})
+		if err != nil {
+			return nil, "", err
+		}
+		txs = append(txs, resp.GetTransactions()...)
+		token = resp.GetNextPageToken()
+		if token == "" || len(txs) >= l.limit {
+			return txs, token, nil
+		}
+	}
+}
+
+func (l *listing) print(cmd *cobra.Command, txs []*amendsv1.Transaction, next string) error {
+	if l.out.json() {
+		return printMessage(cmd.OutOrStdout(), &amendsv1.ListTransactionsResponse{Transactions: txs, NextPageToken: next})
+	}
+	t := newTable("GID", "STATE", "KIND", "NAME", "CREATED", "UPDATED", "CAUSE")
+	for _, tx := range txs {
+		t.row(text(tx.GetGid()), state(tx), text(word(tx.GetKind().String(), "KIND_")), text(tx.GetName()),
+			text(when(tx.GetCreateTime())), text(when(tx.GetUpdateTime())), text(cause(tx.GetCause())))
+	}
+	if err := t.print(cmd.OutOrStdout()); err != nil {
+		return err
+	}
+	if next != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "There are more: give --limit above %d, or --page-token %s\n", l.limit, next)
+	}
+	return nil
+}
+
+// state is a transaction's state in the colour of how it does.
+func state(tx *amendsv1.Transaction) cell {
+	c := cell{text: strings.TrimPrefix(tx.GetState().String(), "STATE_")}
+	switch tx.GetState() {
+	case amendsv1.State_STATE_COMMITTED:
+		c.paint = green
+	case amendsv1.State_STATE_ROLLING_BACK, amendsv1.State_STATE_ROLLED_BACK:
+		c.paint = yellow
+	case amendsv1.State_STATE_PARKED, amendsv1.State_STATE_ABANDONED:
+		c.paint = red
+	}
+	if tx.GetPaused() {
+		c.text += " (paused)"
+	}
+	return c
+}
