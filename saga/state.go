@@ -171,6 +171,10 @@ func (w way) asks(p StepPhase) txn.Op {
 	return 0
 }
 
+// TurnedBack reports whether s was decided to be undone: it is being undone, it
+// is undone, or it is parked on the way.
+func (s State) TurnedBack(d *Definition) bool { return s.Phase == txn.RolledBack || s.way(d) == back }
+
 func (s State) pivotDone(d *Definition) bool {
 	p := d.pivot()
 	return p >= 0 && s.Steps[p].Phase == Done

@@ -112,6 +112,6 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 
 // MaxMessageSize is what to give to grpc.MaxRecvMsgSize, in bytes. A saga's
 // payloads may be four times MaxPayload together; this leaves room for twice as
-// much and for names, so that what is too large is told so by name, and only
-// what is far too large by gRPC.
-func (s *Server) MaxMessageSize() int { return 8*s.cfg.MaxPayload + 1<<20 }
+// much, for names and for a batch of outcomes, so that what is too large is told
+// so by name, and only what is far too large by gRPC.
+func (s *Server) MaxMessageSize() int { return 8*s.cfg.MaxPayload + 4<<20 }

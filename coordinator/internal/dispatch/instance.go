@@ -70,15 +70,17 @@ func (h *Hub) detach(s *stream) {
 	}
 }
 
-// takeBack gives what was assigned and not yet written to other instances.
+// takeBack gives what was assigned and not yet written to other instances, but
+// for what has timed out: that has ended, and was maybe asked again.
 func (s *stream) takeBack() {
 	unsent := s.out
 	s.out = nil
 	now := time.Now()
 	for _, f := range unsent {
+		ended := f.index < 0
 		s.remove(f)
 		s.load--
-		if !s.hub.closed {
+		if !ended && !s.hub.closed {
 			s.hub.place(f.call, now)
 		}
 	}

@@ -26,11 +26,10 @@ type item struct {
 // flush starts the commit of what is dirty, unless one is under way: what
 // gathers meanwhile makes the next batch.
 func (w *worker) flush(ctx context.Context) {
-	if w.flying != nil || len(w.dirty) == 0 {
-		return
-	}
-	if b := w.build(time.Now()); len(b.items) > 0 {
-		w.hand(ctx, b)
+	for w.flying == nil && len(w.dirty) > 0 { // a batch of lost shards is empty
+		if b := w.build(time.Now()); len(b.items) > 0 {
+			w.hand(ctx, b)
+		}
 	}
 }
 
@@ -81,7 +80,7 @@ func (w *worker) giveUp(t *tx, err error) {
 // it after all.
 func (w *worker) committed(ctx context.Context, b *batch) {
 	w.flying = nil
-	lost := w.lostShards(b.err)
+	lost := w.lostShards(b)
 	if rest := b.without(lost); len(lost) > 0 && len(rest.items) > 0 {
 		w.hand(ctx, rest)
 	}
@@ -152,13 +151,20 @@ func (w *worker) conclude(it item, now time.Time) {
 }
 
 // lostShards drops what was in memory of the shards that a commit found to
-// belong to another coordinator, and returns them.
-func (w *worker) lostShards(err error) map[int]bool {
-	var conflict *store.ConflictError
-	if !errors.As(err, &conflict) {
+// belong to another coordinator, and returns them: all of the batch when the
+// store does not say which.
+func (w *worker) lostShards(b *batch) map[int]bool {
+	if b.err == nil {
 		return nil
 	}
 	lost := map[int]bool{}
+	var conflict *store.ConflictError
+	if !errors.As(b.err, &conflict) || len(conflict.Shards) == 0 {
+		for _, l := range b.Leases {
+			lost[l.Shard] = true
+		}
+		conflict = &store.ConflictError{}
+	}
 	for _, s := range conflict.Shards {
 		lost[s] = true
 	}

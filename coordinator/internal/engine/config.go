@@ -46,6 +46,7 @@ const (
 	purgeEvery  = time.Minute
 	goneSize    = 1 << 16 // departures that a worker remembers
 	overloadFor = time.Second
+	owedFactor  = 4 // times MaxLive: what the sweep takes in, for what is owed comes before what is new
 )
 
 func (c *Config) withDefaults() (Config, error) {

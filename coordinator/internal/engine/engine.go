@@ -106,10 +106,15 @@ func (e *Engine) drain(ctx context.Context) {
 	e.draining.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.DrainTimeout)
 	defer cancel()
+	for _, w := range e.workers { // all of them, before one of them is waited for
+		if w.post(ctx, w.beginDrain) != nil {
+			return
+		}
+	}
 	for _, w := range e.workers {
 		for quiet := false; !quiet; {
 			answer := make(chan bool, 1)
-			if w.post(ctx, func() { w.beginDrain(); answer <- w.quiet() }) != nil {
+			if w.post(ctx, func() { answer <- w.quiet() }) != nil {
 				return
 			}
 			select {
@@ -127,9 +132,6 @@ func (e *Engine) drain(ctx context.Context) {
 // beginDrain stops calls: no new one goes out, and those that no participant
 // has seen are not waited for.
 func (w *worker) beginDrain() {
-	if w.draining {
-		return
-	}
 	w.draining = true
 	for _, t := range w.txs {
 		w.recall(t)

@@ -24,6 +24,7 @@ type machine interface {
 	outstanding() []txn.Call
 	encode() ([]byte, error)
 	branch(index int) string
+	turnedBack() bool // decided to undo, done or not
 }
 
 type sagaMachine struct {
@@ -35,6 +36,8 @@ func (m *sagaMachine) phase() txn.State        { return m.s.Phase }
 func (m *sagaMachine) cause() *txn.Reason      { return m.s.Cause }
 func (m *sagaMachine) outstanding() []txn.Call { return m.s.Outstanding(m.d) }
 func (m *sagaMachine) encode() ([]byte, error) { return m.s.Encode() }
+
+func (m *sagaMachine) turnedBack() bool { return m.s.TurnedBack(m.d) }
 
 func (m *sagaMachine) branch(i int) string {
 	if i < 0 || i >= len(m.d.Steps) {
@@ -63,6 +66,8 @@ func (m *tccMachine) phase() txn.State        { return m.s.Phase }
 func (m *tccMachine) cause() *txn.Reason      { return m.s.Cause }
 func (m *tccMachine) outstanding() []txn.Call { return m.s.Outstanding(m.d) }
 func (m *tccMachine) encode() ([]byte, error) { return m.s.Encode() }
+
+func (m *tccMachine) turnedBack() bool { return m.s.Decision == txn.RollingBack }
 
 func (m *tccMachine) branch(i int) string {
 	if i < 0 || i >= len(m.s.Branches) {

@@ -202,8 +202,8 @@ func (e *Engine) Abort(ctx context.Context, gid, actor, reason string) (store.Re
 			return
 		}
 		var err error
-		if p := t.m.phase(); p != txn.RollingBack && p != txn.RolledBack {
-			err = amendsv1.ErrDecided.With("transaction %q is %v and can no longer turn back", gid, p)
+		if !t.m.turnedBack() {
+			err = amendsv1.ErrDecided.With("transaction %q is %v and can no longer turn back", gid, t.m.phase())
 		}
 		w.sayDurable(t, say, err)
 	})

@@ -61,19 +61,22 @@ func (w *worker) sweep(ctx context.Context, from, until time.Time) (bool, error)
 	if !done || err != nil {
 		return false, err
 	}
-	if err := w.post(ctx, func() { w.markSwept(plan.fresh) }); err != nil {
+	if err := w.post(ctx, func() { w.markSwept(plan) }); err != nil {
 		return false, err
 	}
 	return w.pages(ctx, store.DueQuery{Shards: plan.known, From: from, Until: until, Limit: sweepPage})
 }
 
 // sweepPlan is which of a worker's shards have never been swept, and which have.
-type sweepPlan struct{ fresh, known []int }
+type sweepPlan struct {
+	seq          uint64 // the departure count when it was made
+	fresh, known []int
+}
 
 func (w *worker) plan(ctx context.Context) (sweepPlan, error) {
 	answer := make(chan sweepPlan, 1)
 	err := w.post(ctx, func() {
-		var p sweepPlan
+		p := sweepPlan{seq: w.gone.count.Load()}
 		for s, sh := range w.shards {
 			if sh.swept {
 				p.known = append(p.known, s)
@@ -94,9 +97,11 @@ func (w *worker) plan(ctx context.Context) (sweepPlan, error) {
 	}
 }
 
-func (w *worker) markSwept(shards []int) {
-	for _, s := range shards {
-		if sh := w.shards[s]; sh != nil {
+// markSwept notes what was swept, but for shards that were acquired anew
+// meanwhile: what was read of those was of no use.
+func (w *worker) markSwept(plan sweepPlan) {
+	for _, s := range plan.fresh {
+		if sh := w.shards[s]; sh != nil && sh.since <= plan.seq {
 			sh.swept = true
 		}
 	}
@@ -140,7 +145,7 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 		if w.txs[rec.GID] != nil {
 			continue
 		}
-		if w.draining || w.e.live.Load() >= int64(w.e.cfg.MaxLive) {
+		if w.draining || w.e.live.Load() >= owedFactor*int64(w.e.cfg.MaxLive) {
 			return false
 		}
 		t, err := w.load(rec, seq)
@@ -150,17 +155,11 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 			}
 			continue
 		}
-		w.act(t, now)
-		w.wakeSoon(t)
+		if w.expire(t, now); t.durable() {
+			w.act(t, now)
+		}
 	}
 	return true
-}
-
-// wakeSoon lets the timers deal with a deadline that has already passed.
-func (w *worker) wakeSoon(t *tx) {
-	if d := t.deadline(); !d.IsZero() && w.txs[t.rec.GID] == t {
-		w.timers.set(t, t.nextWake())
-	}
 }
 
 // load takes a record into memory that was read when the departure count was
@@ -178,7 +177,7 @@ func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tx{rec: rec, m: m, fresh: true}
+	t := &tx{rec: rec, m: m, fresh: true, loaded: rec.Version}
 	w.adopt(t)
 	return t, nil
 }

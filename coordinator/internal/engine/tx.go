@@ -18,8 +18,9 @@ type tx struct {
 	tries  []tryWaiter   // who waits for a try's answer
 	dirty  bool          // m is ahead of the last batch
 	flying bool          // in the batch that is being committed
+	loaded int64         // the version that came from the store; 0: started here
 	fresh  bool          // loaded or started, its calls not yet scheduled
-	turned bool          // it no longer wants some call that was sent
+	turned bool          // it has turned back: what no participant has seen is not to be done
 	expiry bool          // its deadline has been dealt with
 	wakeAt time.Time     // when the timer heap wakes it
 	slot   int           // its place in the timer heap, from 1; 0: not in it
@@ -69,7 +70,7 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 			next = at
 		}
 	}
-	old, calls, kept := t.calls, make([]call, 0, len(t.calls)), 0
+	old, calls := t.calls, make([]call, 0, len(t.calls))
 	for _, want := range t.m.outstanding() {
 		for len(old) > 0 && old[0].Branch < want.Branch {
 			old = old[1:]
@@ -77,7 +78,6 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 		c := call{Call: want, due: now}
 		if len(old) > 0 && old[0].same(want) {
 			c.due, c.sent = old[0].due, old[0].sent
-			kept++
 		} else if want.Attempt > 1 && t.fresh {
 			c.due = later(now, t.rec.NextAt)
 		} else if want.Attempt > 1 {
@@ -90,7 +90,6 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 			earlier(c.due)
 		}
 	}
-	t.turned = t.turned || kept < len(t.calls) && t.m.phase() == txn.RollingBack
 	t.calls, t.fresh = calls, false
 	if d := t.deadline(); !d.IsZero() {
 		earlier(d)

@@ -164,13 +164,15 @@ func (w *worker) apply(t *tx, ev txn.Event, actor string) error {
 	if err != nil || next == t.m {
 		return err
 	}
-	if from, to := t.m.phase(), next.phase(); !txn.Legal(from, to) {
+	from, to := t.m.phase(), next.phase()
+	if !txn.Legal(from, to) {
 		return illegal(t.rec.GID, from, to)
 	}
 	if err := t.note(ev.EventType(), detailOf(ev, next, actor), stamp(now)); err != nil {
 		return err
 	}
 	t.m = next
+	t.turned = t.turned || from != to && to == txn.RollingBack
 	w.touch(t)
 	return nil
 }
@@ -292,9 +294,10 @@ func (w *worker) settleCall(t *tx, r txn.Replied) {
 
 // leave drops a durable transaction from memory.
 func (w *worker) leave(t *tx) {
-	w.gone.add(t.rec.GID)
+	if t.rec.Version != t.loaded { // else whoever has read it knows it as it is
+		w.gone.add(t.rec.GID)
+	}
 	w.forget(t)
-	w.e.dispatcher.Withdraw(t.rec.GID)
 }
 
 // forget drops a transaction from memory, whatever its state.
@@ -304,6 +307,7 @@ func (w *worker) forget(t *tx) {
 	}
 	delete(w.txs, t.rec.GID)
 	w.e.live.Add(-1)
+	w.e.dispatcher.Withdraw(t.rec.GID)
 	w.timers.set(t, time.Time{})
 	for _, tw := range t.tries {
 		tw.answer(nil, errElsewhere)
