@@ -57,7 +57,7 @@ func random(rnd *rand.Rand, i int) Order {
 		o.Gift = "medal" // few
 	}
 	if i%20 == 10 {
-		faults := []string{FaultCrashBeforeReply, FaultSlow, FaultCrash, FaultSlow, FaultSlow}
+		faults := []string{FaultCrashBeforeReply, FaultCrash, FaultSlow, FaultSlow, FaultSlow, "", "", "", "", ""}
 		o.Fault, o.Card = faults[i/20%len(faults)], ""
 		o.Product = "cup" // so that it comes as far as the charge
 	}

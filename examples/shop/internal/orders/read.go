@@ -24,7 +24,7 @@ type BadLine struct {
 // Lines that are no orders are returned beside them. The error is about the
 // reading itself, or a file of more than MaxOrders.
 func Read(r io.Reader) (good []Order, bad []BadLine, err error) {
-	lines := bufio.NewReaderSize(r, MaxLine)
+	lines := bufio.NewReaderSize(r, MaxLine+len("\r\n"))
 	for number := 1; ; number++ {
 		line, err := nextLine(lines)
 		switch {
@@ -60,14 +60,13 @@ func nextLine(r *bufio.Reader) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text := string(line)
-	for long := more; more; {
+	if !more && len(line) <= MaxLine {
+		return strings.TrimSpace(string(line)), nil
+	}
+	for more {
 		if _, more, err = r.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
 			return "", err
 		}
-		if !more && long {
-			return "", errLong
-		}
 	}
-	return strings.TrimSpace(text), nil
+	return "", errLong
 }

@@ -45,7 +45,7 @@ func (s *orderService) rewardSome(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // without a context: one that fails must not turn back the others
 	g.SetLimit(16)
 	for _, d := range waiting {
 		g.Go(func() error { return s.rewardOne(ctx, d) })

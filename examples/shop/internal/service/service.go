@@ -50,6 +50,9 @@ func Run(ctx context.Context, name string, cfg Config, w io.Writer) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer db.Close() // what was committed is durable
+	if name != Order {
+		db.SetMaxOpenConns(1) // SQLite has one writer: handlers wait for it here, in line. The relay needs more.
+	}
 	h := &host{name: name, cfg: cfg, db: db, out: w, box: outbox.New(outbox.SQLite, &outbox.Config{Logger: cfg.Logger})}
 	if err := s.run(ctx, h); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

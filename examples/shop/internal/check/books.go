@@ -1,0 +1,204 @@
+package check
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	_ "modernc.org/sqlite" // every database of the shop
+
+	"github.com/amends-dev/amends/saga/txn"
+)
+
+// Ends of an order and of its reward.
+const (
+	confirmed = "confirmed"
+	rejected  = "rejected"
+	given     = "given"
+	refused   = "refused"
+)
+
+// books is all that is known of a shop.
+type books struct {
+	shop         Shop
+	orders       map[string]order
+	stock        map[string]pieces
+	accounts     accounts
+	captures     []capture
+	mails        []mail
+	transactions map[string]transaction
+	events       []event // by transaction and number
+	outbox, dead int64   // rows
+	log          []record
+}
+
+type order struct {
+	product, gift, state, reward string
+	quantity, cents, submitted   int64
+}
+
+func (o order) ended() bool { return o.state == confirmed || o.state == rejected }
+
+type pieces struct{ shelf, held, gone int64 }
+
+type accounts struct{ n, cents, points, held int64 }
+
+type capture struct {
+	order string
+	cents int64
+}
+
+type mail struct{ message, topic, order string }
+
+type transaction struct {
+	kind, reason string
+	state        txn.State
+	lastSeq      int64
+	lastHash     []byte
+}
+
+func (t transaction) committed() bool  { return t.state == txn.Committed }
+func (t transaction) rolledBack() bool { return t.state == txn.RolledBack }
+
+func (b *books) knows(gid string) bool {
+	_, known := b.orders[strings.TrimPrefix(gid, "order-")]
+	return known
+}
+
+const (
+	ordersSQL   = `SELECT id, product, gift, state, reward, quantity, cents, submitted FROM orders`
+	stockSQL    = `SELECT product, shelf, held, gone FROM stock`
+	accountsSQL = `SELECT count(*), coalesce(sum(cents), 0), coalesce(sum(points), 0), coalesce(sum(points_held), 0)
+FROM account`
+	capturesSQL = `SELECT order_id, cents FROM capture ORDER BY n`
+	mailsSQL    = `SELECT message_id, topic, order_id FROM mail ORDER BY n`
+	outboxSQL   = `SELECT (SELECT count(*) FROM amends_outbox_0) + (SELECT count(*) FROM amends_outbox_1) +
+  (SELECT count(*) FROM amends_outbox_2) + (SELECT count(*) FROM amends_outbox_3), (SELECT count(*) FROM amends_outbox_dead)`
+	transactionsSQL = `SELECT gid, kind, reason, state, event_seq, event_hash FROM amends_transactions`
+	eventsSQL       = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events ORDER BY gid, seq`
+	unfinishedSQL   = `SELECT gid FROM amends_transactions WHERE finished_at IS NULL`
+)
+
+// load reads every database and the log.
+func load(ctx context.Context, s Shop) (*books, error) {
+	b := &books{shop: s, orders: map[string]order{}, stock: map[string]pieces{}, transactions: map[string]transaction{}}
+	return b, errors.Join(
+		b.loadOrders(ctx, s), b.loadPayment(ctx, s), b.loadCoordinator(ctx, s),
+		with(ctx, filepath.Join(s.Dir, "inventory.db"), func(db *sql.DB) error {
+			return each(ctx, db, stockSQL, func(scan scanner) error {
+				var name string
+				var p pieces
+				err := scan(&name, &p.shelf, &p.held, &p.gone)
+				b.stock[name] = p
+				return err
+			})
+		}),
+		with(ctx, filepath.Join(s.Dir, "notification.db"), func(db *sql.DB) error {
+			return each(ctx, db, mailsSQL, func(scan scanner) error {
+				var m mail
+				err := scan(&m.message, &m.topic, &m.order)
+				b.mails = append(b.mails, m)
+				return err
+			})
+		}),
+		b.loadLog(ctx, s))
+}
+
+func (b *books) loadOrders(ctx context.Context, s Shop) error {
+	return with(ctx, filepath.Join(s.Dir, "order.db"), func(db *sql.DB) error {
+		err := each(ctx, db, ordersSQL, func(scan scanner) error {
+			var id string
+			var o order
+			err := scan(&id, &o.product, &o.gift, &o.state, &o.reward, &o.quantity, &o.cents, &o.submitted)
+			b.orders[id] = o
+			return err
+		})
+		return errors.Join(err, each(ctx, db, outboxSQL, func(scan scanner) error { return scan(&b.outbox, &b.dead) }))
+	})
+}
+
+func (b *books) loadPayment(ctx context.Context, s Shop) error {
+	return with(ctx, filepath.Join(s.Dir, "payment.db"), func(db *sql.DB) error {
+		err := each(ctx, db, capturesSQL, func(scan scanner) error {
+			var c capture
+			err := scan(&c.order, &c.cents)
+			b.captures = append(b.captures, c)
+			return err
+		})
+		a := &b.accounts
+		return errors.Join(err, each(ctx, db, accountsSQL, func(scan scanner) error {
+			return scan(&a.n, &a.cents, &a.points, &a.held)
+		}))
+	})
+}
+
+func (b *books) loadCoordinator(ctx context.Context, s Shop) error {
+	return with(ctx, coordinatorDB(s), func(db *sql.DB) error {
+		err := each(ctx, db, transactionsSQL, func(scan scanner) error {
+			var gid string
+			var t transaction
+			err := scan(&gid, &t.kind, &t.reason, &t.state, &t.lastSeq, &t.lastHash)
+			b.transactions[gid] = t
+			return err
+		})
+		return errors.Join(err, each(ctx, db, eventsSQL, func(scan scanner) error {
+			var e event
+			err := scan(&e.gid, &e.seq, &e.at, &e.kind, &e.data, &e.prev, &e.hash)
+			b.events = append(b.events, e)
+			return err
+		}))
+	})
+}
+
+func coordinatorDB(s Shop) string { return filepath.Join(s.Coordinator, "amends.db") }
+
+// Unfinished returns the gids of the transactions that have not ended, as the
+// coordinator's database has them at this moment, whether it runs or not.
+func Unfinished(ctx context.Context, s Shop) ([]string, error) {
+	var gids []string
+	err := with(ctx, coordinatorDB(s), func(db *sql.DB) error {
+		return each(ctx, db, unfinishedSQL, func(scan scanner) error {
+			var gid string
+			err := scan(&gid)
+			gids = append(gids, gid)
+			return err
+		})
+	})
+	return gids, err
+}
+
+type scanner func(dest ...any) error
+
+// with opens an existing database for reading.
+func with(ctx context.Context, path string, fn func(db *sql.DB) error) error {
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
+		"mode": {"rw"}, "_pragma": {"busy_timeout(10000)", "query_only(1)"},
+	}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(db.PingContext(ctx), fn(db), db.Close()); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// each calls fn for every row.
+func each(ctx context.Context, db *sql.DB, query string, fn func(scan scanner) error) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close() // its error is that of Err
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
