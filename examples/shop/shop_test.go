@@ -94,6 +94,7 @@ func TestWrongCalls(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	none := filepath.Join(full, "x") // a file without a line
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -107,6 +108,7 @@ func TestWrongCalls(t *testing.T) {
 		"rate":            {[]string{"demo", "--rate", "-1"}, 2, "--rate is -1"},
 		"no program":      {[]string{"demo", "--amends", "/nowhere/amends"}, 1, "go build -o /nowhere/amends ./cmd/amends"},
 		"no orders":       {[]string{"demo", "--amends", amendsProgram, "--orders", "/nowhere"}, 1, "--orders: open /nowhere"},
+		"no order in it":  {[]string{"demo", "--amends", amendsProgram, "--orders", none}, 1, "holds no order that can be placed"},
 		"full directory":  {[]string{"demo", "--amends", amendsProgram, "--dir", full}, 1, "is not empty"},
 		"which service":   {[]string{"service"}, 2, "which service?"},
 		"no addresses":    {[]string{"service", "order", "--dir", full}, 2, "--kafka"},

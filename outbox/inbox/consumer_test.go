@@ -124,15 +124,6 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-func (b *bench) count(t testing.TB) int {
-	t.Helper()
-	var n int
-	if err := b.db.QueryRowContext(t.Context(), `SELECT count(*) FROM handled`).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // check wants n messages handled, each once and each key in order.
 func (b *bench) check(t testing.TB, n int) {
 	t.Helper()

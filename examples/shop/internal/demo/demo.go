@@ -56,6 +56,9 @@ func Run(ctx context.Context, cfg Config) error {
 		d.cfg.Rate = 250
 	}
 	d.greet()
+	if len(cfg.Orders) == 0 {
+		return fmt.Errorf("%s holds no order that can be placed: nothing to show", cfg.Source)
+	}
 	stop, err := d.infrastructure()
 	if err != nil {
 		return err
