@@ -94,9 +94,7 @@ func (c *kafkaCall) lock(ctx context.Context) (unlock func()) {
 	}
 	return func() {
 		for _, lane := range c.lanes {
-			if lane.held {
-				<-lane.part.turn
-			}
+			lane.end()
 		}
 	}
 }
@@ -145,12 +143,21 @@ func (c *kafkaCall) ready() (lanes []*kafkaLane, wait time.Duration) {
 	return lanes, wait
 }
 
+// end gives the partition's turn to the next call: this one may have to wait long for its other lanes.
+func (l *kafkaLane) end() {
+	l.done = true
+	if l.held {
+		l.held = false
+		<-l.part.turn
+	}
+}
+
 // fail ends a lane: its first message gets the error, the later ones are held. The pending batch stays pending.
 func (c *kafkaCall) fail(lane *kafkaLane, err error) {
 	if lane.done {
 		return
 	}
-	lane.done = true
+	defer lane.end()
 	if lane.last != nil && !errors.Is(err, lane.last) {
 		err = fmt.Errorf("%w: %w", err, lane.last)
 	}

@@ -201,7 +201,9 @@ func (c *kafkaCall) acked(lane *kafkaLane) {
 	}
 	lane.part.acked()
 	lane.todo, lane.retry, lane.last = rest, backoff{}, nil
-	lane.done = len(rest) == 0
+	if len(rest) == 0 {
+		lane.end()
+	}
 }
 
 // refused is for a batch that the broker will not take as it is: it looks for the message that is to blame by halving,

@@ -10,7 +10,7 @@ import (
 
 const (
 	pageBytes    = 8 << 20 // a page ends early when its messages weigh that much
-	heldPages    = 20      // so many pages of held rows are passed over, then the partition waits
+	heldPages    = 200     // so many pages of held rows are passed over, then the partition waits, and says so
 	checkedPages = 10      // after a takeover, so many are looked up in Keys
 	firstBackoff = 50 * time.Millisecond
 )
@@ -27,6 +27,7 @@ type partition struct {
 	checks  int        // pages left to look up in Keys
 	swept   time.Time
 	down    bool // the last step failed: log the next success, not each failure
+	full    bool // too many rows are held: logged once, not at each step
 }
 
 // row is a message in the table. err tells why it cannot be read as one.
@@ -125,7 +126,12 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 		p.swept = now
 		p.w.sweep()
 	}
-	if len(p.w.held) >= heldPages*p.r.cfg.Batch {
+	if full := len(p.w.held) >= heldPages*p.r.cfg.Batch; full != p.full {
+		p.full = full
+		p.r.cfg.Logger.Warn("outbox: relay: rows held back behind a message of their key fill the memory of a partition",
+			"partition", p.lease.part, "held", len(p.w.held), "waits", full)
+	}
+	if p.full {
 		return stalled, nil
 	}
 	page, err := p.read(ctx, p.w.cursor)

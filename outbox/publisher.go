@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Publisher hands messages to a log or another system.
@@ -61,7 +63,8 @@ func (f PublishFunc) Publish(ctx context.Context, msgs []Message) []error {
 // Route is a Publisher that picks another one by the message's topic, and other
 // for topics that byTopic does not name. With other nil such messages are
 // poison. The order of messages of one key that go to different publishers is
-// kept: after a failure the later ones are held, whatever their topic.
+// kept: after a failure the later ones are held, whatever their topic. Publishers
+// are called concurrently, so that one that hangs holds up no other.
 func Route(byTopic map[string]Publisher, other Publisher) Publisher {
 	return &router{byTopic: byTopic, other: other}
 }
@@ -129,6 +132,7 @@ func (w *wave) add(i int, to string) {
 
 // publish publishes the messages whose key has not failed yet.
 func (w *wave) publish(ctx context.Context, r *router) {
+	var g errgroup.Group // no destination waits for another
 	for _, to := range w.order {
 		var send []Message
 		var at []int
@@ -142,10 +146,18 @@ func (w *wave) publish(ctx context.Context, r *router) {
 		if len(send) == 0 {
 			continue
 		}
-		for j, err := range publishAll(ctx, r.publisher(to), send) {
-			w.errs[at[j]] = err
-			if err != nil {
-				w.failed[send[j].Key] = true
+		g.Go(func() error {
+			for j, err := range publishAll(ctx, r.publisher(to), send) {
+				w.errs[at[j]] = err // no two share an index
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the functions return no errors
+	for _, at := range w.at {
+		for _, i := range at {
+			if w.errs[i] != nil {
+				w.failed[w.msgs[i].Key] = true
 			}
 		}
 	}

@@ -64,7 +64,9 @@ type RelayConfig struct {
 	Sweep time.Duration
 	// Keys saves duplicates; nil means none.
 	Keys Keys
-	// Poison is the policy for messages that can never be published.
+	// Poison is the policy for messages that can never be published. Rows held
+	// back behind a message of their key, which is tried again, are passed over
+	// up to 200 batches a partition; then the partition waits, and logs it.
 	Poison PoisonPolicy
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger

@@ -65,7 +65,7 @@ ON CONFLICT (claim_key) DO NOTHING`
 	sqliteReply  = `SELECT reply FROM amends_inbox WHERE claim_key = ?`
 	sqliteRecord = `UPDATE amends_inbox SET reply = ? WHERE claim_key = ?`
 	sqlitePurge  = `DELETE FROM amends_inbox WHERE claim_key IN
-(SELECT claim_key FROM amends_inbox WHERE claimed_at < ? ORDER BY claimed_at LIMIT ?)`
+(SELECT claim_key FROM amends_inbox WHERE claimed_at < ? AND instr(claim_key, x'00') > 0 ORDER BY claimed_at LIMIT ?)`
 
 	sqliteMigrations = `CREATE TABLE IF NOT EXISTS amends_migrations (
 component TEXT NOT NULL, version TEXT NOT NULL, applied_at INTEGER NOT NULL, PRIMARY KEY (component, version))`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 )
 
@@ -19,7 +20,11 @@ func inTx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer tx.Rollback() // answers ErrTxDone after a commit; otherwise fn's error or panic is the news
+	defer func() { // ErrTxDone: it was committed, or rolled back when ctx ended
+		if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // as below
+		}
+	}()
 	if err := fn(tx); err != nil {
 		return err
 	}

@@ -38,9 +38,9 @@ var (
 
 // keepAttending attends to one coordinator until ctx ends, reconnecting with
 // backoff.
-func (p *Participant) keepAttending(ctx context.Context, conn grpc.ClientConnInterface) error {
+func (p *Participant) keepAttending(ctx, handling context.Context, conn grpc.ClientConnInterface) error {
 	for attempt := 1; ; attempt++ {
-		welcomed, err := p.attend(ctx, conn)
+		welcomed, err := p.attend(ctx, handling, conn)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -66,14 +66,14 @@ func hopeless(err error) bool {
 
 // attend keeps one stream until it is lost or, after the end of ctx, drained.
 // The stream itself is not bound to ctx, because it has to outlive it.
-func (p *Participant) attend(ctx context.Context, conn grpc.ClientConnInterface) (welcomed bool, err error) {
+func (p *Participant) attend(ctx, handling context.Context, conn grpc.ClientConnInterface) (welcomed bool, err error) {
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	g, gctx := errgroup.WithContext(life) // an error of any part ends the stream
 	giveUp := time.AfterFunc(welcomeTimeout, func() { end(errNoWelcome) })
 	stopWatching := context.AfterFunc(ctx, func() { end(ctx.Err()) })
 
-	s := &session{p: p, life: gctx, end: end, outcomes: make(chan *amendsv1.Outcome, p.cfg.Concurrency)}
+	s := &session{p: p, handling: handling, life: gctx, end: end, outcomes: make(chan *amendsv1.Outcome, p.cfg.Concurrency)}
 	err = s.open(conn)
 	if inTime := giveUp.Stop(); err != nil || !inTime || !stopWatching() {
 		stopWatching()

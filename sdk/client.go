@@ -116,7 +116,7 @@ func notStarted(what, name, gid string, err error) error {
 func rejected(err error) bool {
 	var known *CoordinatorError
 	if errors.As(err, &known) {
-		return !errors.Is(err, ErrUnavailable)
+		return !errors.Is(err, ErrUnavailable) || neverStarts(err)
 	}
 	switch status.Code(err) {
 	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.ResourceExhausted:
@@ -124,6 +124,21 @@ func rejected(err error) bool {
 	}
 	return false
 }
+
+// neverStarts reports a rejection that holds for every attempt of a start, those
+// before it included.
+func neverStarts(err error) bool {
+	for _, never := range []error{ErrGIDConflict, ErrInvalidGID, ErrInvalidDefinition, ErrInvalidArgument, ErrTooLarge, ErrWrongKind} {
+		if errors.Is(err, never) {
+			return true
+		}
+	}
+	return false
+}
+
+// rpcTimeout bounds one attempt: a coordinator answers a wait after maxWait at
+// the latest, so silence for longer is a connection that died without a word.
+const rpcTimeout = maxWait + 15*time.Second
 
 // method is an RPC of the generated client.
 type method[Req, Resp any] func(context.Context, *Req, ...grpc.CallOption) (*Resp, error)
@@ -134,7 +149,7 @@ type method[Req, Resp any] func(context.Context, *Req, ...grpc.CallOption) (*Res
 func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *Req, call method[Req, Resp]) (*Resp, error) {
 	var last error
 	for attempt := 1; ; attempt++ {
-		resp, err := call(ctx, req)
+		resp, err := once(ctx, req, call)
 		if err == nil {
 			return resp, nil
 		}
@@ -144,8 +159,12 @@ func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *R
 			last = err
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			// The server's timer may be a moment ahead of ours.
-			sleep(ctx, 20*time.Millisecond)
-			return nil, ended(ctx, err, last)
+			if !sleep(ctx, 20*time.Millisecond) {
+				return nil, ended(ctx, err, last)
+			}
+			last = ErrUnavailable.With("no answer: %v", err) // ended by rpcTimeout, or by something on the way
+		case last != nil:
+			return nil, fmt.Errorf("%w, after %w", err, last)
 		default:
 			return nil, err
 		}
@@ -156,6 +175,12 @@ func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *R
 			return nil, ended(ctx, ctx.Err(), last)
 		}
 	}
+}
+
+func once[Req, Resp any](ctx context.Context, req *Req, call method[Req, Resp]) (*Resp, error) {
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	return call(ctx, req)
 }
 
 // ended adds to the error of a call that its context ended why that did, and

@@ -74,8 +74,8 @@ func (g *guard) first(ctx context.Context, tx *sql.Tx, c *call, a *action) ([]by
 		return nil, Refuse(fmt.Errorf("%q is registered with %s and does not handle %s", a.name, a.with, c.info.Op))
 	}
 	reply, err := run(ctx, tx, c.payload, nil)
-	if err == nil {
-		err = c.failed()
+	if failed := c.failed(); failed != nil { // also where the handler refused because of it
+		err = failed
 	}
 	if err != nil {
 		return nil, err
@@ -151,8 +151,9 @@ func (g *guard) finish(ctx context.Context, tx *sql.Tx, c *call, a *action, did 
 	case !ok:
 		return nil, fmt.Errorf("%q is registered with %s and does not handle %s", a.name, a.with, op)
 	}
-	if _, err = run(ctx, tx, c.payload, did); err == nil {
-		err = c.failed()
+	_, err = run(ctx, tx, c.payload, did)
+	if failed := c.failed(); failed != nil {
+		err = failed
 	}
 	if err != nil {
 		return did, err
@@ -193,6 +194,9 @@ func (g *guard) inTx(ctx context.Context, fn func(*sql.Tx) ([]byte, error)) (rep
 			return
 		}
 		if rerr := tx.Rollback(); rerr != nil {
+			if !errors.Is(rerr, sql.ErrTxDone) {
+				cleanSession(ctx, conn)
+			}
 			reply, err = nil, notRolledBack(ctx, err, rerr)
 		}
 	}()
@@ -226,7 +230,7 @@ func notRolledBack(ctx context.Context, err, rollback error) error {
 	return fmt.Errorf("roll back: %w (the handler said: %v)", rollback, err)
 }
 
-// cleanSession ends a transaction that a failed commit may have left open on
+// cleanSession ends a transaction that a failed commit or rollback may have left open on
 // the connection, which database/sql does not, and discards the connection if
 // that fails: its next user would work inside that transaction.
 func cleanSession(ctx context.Context, conn *sql.Conn) {

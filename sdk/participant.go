@@ -201,8 +201,8 @@ func (p *Participant) lookup(name string) *action {
 //
 // It returns an error early when it was given nothing to do, when the tables
 // cannot be created, when a coordinator speaks another version of the protocol
-// or rejects the hello, and when handlers still run DrainTimeout after the end
-// of ctx.
+// or rejects the hello, and when handlers still run 5 s after they were cancelled,
+// which is DrainTimeout after the end of ctx.
 func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface) error {
 	if err := p.begin(conns); err != nil {
 		return fmt.Errorf("sdk: participant %q: %w", p.service, err)
@@ -218,7 +218,7 @@ func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface
 	defer stop()
 	context.AfterFunc(gctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })
 	for _, conn := range conns {
-		g.Go(func() error { return p.keepAttending(gctx, conn) })
+		g.Go(func() error { return p.keepAttending(gctx, grace, conn) })
 	}
 	err := g.Wait()
 	if err := errors.Join(err, p.awaitCalls(grace)); err != nil {
@@ -265,7 +265,12 @@ func (p *Participant) awaitCalls(grace context.Context) error {
 	select {
 	case <-done:
 		return nil
-	case <-grace.Done():
-		return fmt.Errorf("handlers still run %s after the end: they ignore their context", p.cfg.DrainTimeout)
+	case <-grace.Done(): // which cancels the handlers
+	}
+	select {
+	case <-done:
+		return nil
+	case <-time.After(farewellTimeout):
+		return fmt.Errorf("handlers still run %s after the end: they ignore their context", p.cfg.DrainTimeout+farewellTimeout)
 	}
 }

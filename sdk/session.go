@@ -26,6 +26,7 @@ const (
 // calls, write is the only one that sends, listen notices silence.
 type session struct {
 	p           *Participant
+	handling    context.Context // of handlers: outlives the stream
 	life        context.Context // of the stream
 	end         context.CancelCauseFunc
 	stream      grpc.BidiStreamingClient[amendsv1.AttendRequest, amendsv1.AttendResponse]
@@ -105,7 +106,6 @@ func (s *session) ended(err error) error {
 // perform answers one call. A handler that ends its goroutine (a test's
 // FailNow) is answered for as well.
 func (s *session) perform(c *call) {
-	ctx := context.WithoutCancel(s.life)
 	out := &amendsv1.Outcome{
 		Gid: c.info.GID, Index: c.index, Op: amendsv1.Op(c.info.Op), Attempt: int32(c.info.Attempt), //nolint:gosec // came as int32
 		Code: wireOutcome(txn.Unknown), Message: "the handler ended its goroutine",
@@ -118,7 +118,7 @@ func (s *session) perform(c *call) {
 			// the coordinator, asked again, and answered from the guard.
 		}
 	}()
-	out = s.p.answer(ctx, c)
+	out = s.p.answer(s.handling, c)
 }
 
 // take accepts a call unless the stream is closed.

@@ -113,10 +113,8 @@ func (s *starter) start(ctx context.Context, m outbox.Message) error {
 		return nil
 	}
 	err = fmt.Errorf("sdk: start saga %q (gid %q): %w", req.GetName(), req.GetGid(), amendsv1.FromError(err))
-	for _, never := range []error{ErrGIDConflict, ErrInvalidGID, ErrInvalidDefinition, ErrInvalidArgument, ErrTooLarge, ErrWrongKind} {
-		if errors.Is(err, never) {
-			return outbox.Poison(err)
-		}
+	if neverStarts(err) {
+		return outbox.Poison(err)
 	}
 	return err
 }

@@ -35,8 +35,8 @@ type TCC struct {
 	gid    string
 
 	mu    sync.Mutex
-	used  map[string]int // how often each action's verb has named a branch
-	err   error          // of the first Try that failed
+	used  map[string]bool // names of branches
+	err   error           // of the first Try that failed
 	ended bool
 }
 
@@ -79,7 +79,7 @@ func RunTCC(ctx context.Context, c *Client, name string, fn func(ctx context.Con
 	if err != nil {
 		return notStarted("begin tcc", name, req.GetGid(), err)
 	}
-	t := &TCC{client: c, gid: req.GetGid(), used: map[string]int{}}
+	t := &TCC{client: c, gid: req.GetGid(), used: map[string]bool{}}
 	endTimeout := cfg.EndTimeout
 	if endTimeout == 0 {
 		endTimeout = DefaultEndTimeout
@@ -247,15 +247,15 @@ func (t *TCC) enter(branch, action string) (string, error) {
 	if t.ended {
 		return "", ErrDecided.With("the function given to RunTCC has returned")
 	}
-	if branch != "" {
-		return branch, nil
+	if branch == "" {
+		_, verb := txn.SplitAction(action)
+		branch = verb
+		for n := 2; t.used[branch]; n++ { // at most as often as there are branches
+			branch = verb + "#" + strconv.Itoa(n)
+		}
 	}
-	_, verb := txn.SplitAction(action)
-	t.used[verb]++
-	if n := t.used[verb]; n > 1 {
-		return verb + "#" + strconv.Itoa(n), nil
-	}
-	return verb, nil
+	t.used[branch] = true
+	return branch, nil
 }
 
 func (t *TCC) fail(err error) {

@@ -133,8 +133,12 @@ func wireOutcome(o txn.Outcome) amendsv1.OutcomeCode { return amendsv1.OutcomeCo
 // the whole stream, for one string that is not UTF-8.
 func cleanText(s string) string {
 	const cut = " … (truncated)"
-	if len(s) > maxText {
-		s = s[:maxText-len(cut)] + cut
+	if s = strings.ToValidUTF8(s, "\uFFFD"); len(s) <= maxText {
+		return s
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	end := maxText - len(cut)
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + cut
 }

@@ -102,11 +102,11 @@ func readRecords(r kafka.RecordReader, topic string, partition int, from int64) 
 		batches = stream.Records
 	}
 	var out []record
-	next := from
+	next, covered := from, false
 	for _, batch := range batches {
 		_, control := batch.(*protocol.ControlBatch)
 		if b, ok := batch.(interface{ Offset() int64 }); ok {
-			next = max(next, b.Offset()+1) // a compacted batch may hold no record any more
+			next, covered = max(next, b.Offset()+1), true // a compacted batch may hold no record any more
 		}
 		for {
 			rec, err := batch.ReadRecord()
@@ -125,6 +125,9 @@ func readRecords(r kafka.RecordReader, topic string, partition int, from int64) 
 				out = append(out, record{rec.Offset, m})
 			}
 		}
+	}
+	if covered && next == from {
+		next++ // from itself is compacted away; how far its batch reaches kafka-go does not tell
 	}
 	return out, next, nil
 }

@@ -198,17 +198,18 @@ func (g *generation) persist(ended context.Context, it *item, try func() (settle
 	}
 }
 
-// handle runs the handler with the claim. fault tells that an error is the message's own, as far as one can see.
+// handle runs the handler with the claim. fault tells that an error is the message's own, as far as one can see: a
+// commit that a constraint refuses is, too.
 func (g *generation) handle(it *item) (fault bool, err error) {
 	c := g.c
-	var own error
+	ran := false
 	first, err := c.inbox.Once(g.handling, c.db, it.message.ID, func(tx *sql.Tx) error {
-		own = c.call(g.handling, tx, it.message)
-		return own
+		ran = true
+		return c.call(g.handling, tx, it.message)
 	})
 	switch {
 	case err != nil:
-		return own != nil && g.handling.Err() == nil && c.db.PingContext(g.handling) == nil, err
+		return ran && g.handling.Err() == nil && c.db.PingContext(g.handling) == nil, err
 	case first:
 		c.handled.Add(1)
 	default:
@@ -257,15 +258,25 @@ func (g *generation) bury(it *item, attempts int, why error) error {
 	m.Headers["amends-partition"] = strconv.Itoa(it.tracker.partition)
 	m.Headers["amends-offset"] = strconv.FormatInt(it.offset, 10)
 	m.Topic += deadSuffix
-	for _, err := range g.c.dead.Publish(g.handling, []outbox.Message{m}) {
-		if err != nil {
-			return fmt.Errorf("inbox: dead letter: %w", err)
+	err := g.publishDead(m)
+	if errors.Is(err, outbox.ErrPoison) { // with these headers it may be too large; they tell where the rest is
+		m.Body, m.Headers["amends-body"] = nil, "left out: "+strconv.Itoa(len(m.Body))+" bytes"
+		for name := range it.message.Headers {
+			delete(m.Headers, name)
 		}
+		err = g.publishDead(m)
+	}
+	if err != nil {
+		return fmt.Errorf("inbox: dead letter: %w", err)
 	}
 	g.c.deadCount.Add(1)
 	g.c.cfg.Logger.Error("inbox: message sent to the dead letters", "topic", m.Topic, "id", m.ID, "attempts", attempts,
 		"error", why)
 	return nil
+}
+
+func (g *generation) publishDead(m outbox.Message) error {
+	return errors.Join(g.c.dead.Publish(g.handling, []outbox.Message{m})...)
 }
 
 // commitAlways commits offsets until all is drained.

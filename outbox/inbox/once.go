@@ -45,7 +45,11 @@ func (in *Inbox) Once(ctx context.Context, db *sql.DB, id string, fn func(tx *sq
 	if err != nil {
 		return false, fmt.Errorf("inbox: begin: %w", err)
 	}
-	defer tx.Rollback() // answers ErrTxDone after a commit; otherwise another error or a panic is the news
+	defer func() { // ErrTxDone: it was committed, or rolled back when ctx ended
+		if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // as below
+		}
+	}()
 	claim, err := Claim(ctx, tx, in.d, key)
 	if err != nil || !claim.First {
 		return false, err
@@ -84,10 +88,12 @@ func (in *Inbox) Key(id string) (string, error) {
 	return in.source + "\x00" + id, nil
 }
 
-// Purge forgets up to limit claims made before a time by the database's clock,
+// Purge forgets up to limit claims of messages (of keys made by Inbox.Key) made
+// before a time by the database's clock,
 // oldest first, and answers how many. Keep claims longer than a message can come
 // again: the topic's retention plus the longest outage of a relay. Call it until
-// it answers less than limit.
+// it answers less than limit. Other claims stay, above all those of the sdk's guard:
+// an undo that finds none takes it that nothing was done.
 func Purge(ctx context.Context, db *sql.DB, d *outbox.Dialect, before time.Time, limit int) (int, error) {
 	if limit <= 0 {
 		return 0, errors.New("inbox: purge: the limit must be above 0")

@@ -165,9 +165,13 @@ func testOnce(e *env) {
 }
 
 func testPurge(e *env) {
-	for _, key := range []string{"1", "2", "3", "4", "5"} {
+	in := inbox.New(e.d, "purged")
+	for _, id := range []string{"1", "2", "3", "4", "5"} {
+		key, err := in.Key(id)
+		e.must(err)
 		e.claim(key)
 	}
+	e.claim("of the guard") // not a message's: it stays
 	purge := func(before time.Time, limit, want int) {
 		e.Helper()
 		n, err := inbox.Purge(e.ctx, e.db, e.d, before, limit)
@@ -179,6 +183,7 @@ func testPurge(e *env) {
 	purge(time.Now().Add(-time.Hour), 10, 0)
 	purge(time.Now().Add(time.Hour), 3, 3)
 	purge(time.Now().Add(time.Hour), 3, 2)
+	purge(time.Now().Add(time.Hour), 3, 0)
 	if _, err := inbox.Purge(e.ctx, e.db, e.d, time.Now(), 0); err == nil {
 		e.Error("a limit of 0 was taken")
 	}
