@@ -208,7 +208,7 @@ func (g *generation) handle(it *item) (fault bool, err error) {
 	})
 	switch {
 	case err != nil:
-		return own != nil && g.handling.Err() == nil && c.db.PingContext(g.handling) == nil, err
+		return own != nil && g.handling.Err() == nil && !c.inbox.d.Retryable(own) && c.db.PingContext(g.handling) == nil, err
 	case first:
 		c.handled.Add(1)
 	default:
