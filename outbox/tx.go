@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 )
 
@@ -13,11 +12,15 @@ import (
 // options are the database's defaults. fn's error is returned as it is. After an
 // error of the commit nobody knows whether it took place.
 func InTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.Tx) error) error {
-	conn, tx, err := begin(ctx, db, opts)
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer conn.Close()  // gives it back to the pool; its error says nothing about the transaction
+	defer conn.Close() // gives it back to the pool; its error says nothing about the transaction
+	tx, err := conn.BeginTx(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
 	defer tx.Rollback() // answers ErrTxDone after a commit; otherwise fn's error or panic is the news
 	if err := fn(tx); err != nil {
 		return err
@@ -29,23 +32,4 @@ func InTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
-}
-
-// begin passes over the connections of the pool that the server has closed, for
-// which database/sql answers ErrBadConn here where DB.BeginTx tries again.
-func begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sql.Conn, *sql.Tx, error) {
-	for tries := db.Stats().OpenConnections + 1; ; tries-- {
-		conn, err := db.Conn(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		tx, err := conn.BeginTx(ctx, opts)
-		if err == nil {
-			return conn, tx, nil
-		}
-		_ = conn.Close() // drops it when it is bad; its error is the one of BeginTx
-		if tries == 0 || !errors.Is(err, driver.ErrBadConn) {
-			return nil, nil, err
-		}
-	}
 }
