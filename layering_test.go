@@ -37,6 +37,8 @@ var arrows = []arrow{
 	{internals, "saga/txn", "calls and outcomes"},
 	{internals, "proto/amends/v1", "speaks it"},
 
+	{"internal/servicestest", "internal/services", "starts servers of a test's own"},
+
 	{"sdk", "saga", "starts sagas, offers their actions"},
 	{"sdk", "tcc", "runs TCC transactions, offers their actions"},
 	{"sdk", "saga/txn", "states, outcomes, codecs"},
@@ -96,6 +98,10 @@ var outside = []arrow{
 	{"sdk/...", "github.com/google/uuid", "gids"},
 	{"sdk/...", "golang.org/x/sync", "errgroup: goroutines have an owner"},
 	{"sdk/sdktest", "modernc.org/sqlite", "the participants' database in a test"},
+	{"internal/services", "github.com/go-sql-driver/mysql", "asks whether the server answers"},
+	{"internal/services", "github.com/segmentio/kafka-go", "asks whether the broker answers"},
+	{"internal/servicestest", "github.com/go-sql-driver/mysql", "a database for each test"},
+	{"internal/servicestest", "github.com/segmentio/kafka-go", "a topic for each test"},
 	{"cmd/amends", "github.com/spf13/cobra", "commands and flags"},
 	{"cmd/amends", "golang.org/x/term", "colour only on a terminal"},
 	{"cmd/amends", "google.golang.org/grpc", "connects"},
