@@ -79,6 +79,7 @@ var testArrows = []arrow{
 // with the rooms that production code may use it in.
 var outside = []arrow{
 	{"coordinator/store/sqlstore", "modernc.org/sqlite", "the embedded store; users' own databases bring their own driver"},
+	{"coordinator/store/sqlstore", "github.com/go-sql-driver/mysql", "the MySQL store: its DSN, its error numbers"},
 	{"coordinator/store/sqlstore", "github.com/gofrs/flock", "one process at a time"},
 	{"outbox/outboxdev", "github.com/twmb/franz-go", "Kafka for development"},
 	{"outbox/outboxdev", "github.com/alicebob/miniredis/v2", "Redis for development"},
