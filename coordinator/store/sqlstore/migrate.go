@@ -57,6 +57,9 @@ func (s *Store) migrate(ctx context.Context, cfg *Config) error {
 	}
 	var present int
 	err = s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, presentVersion).Scan(&present); err == nil {
+			return nil
+		} // else the table is missing, most likely; a user who may not create any does not get here
 		if _, err := tx.ExecContext(ctx, createVersions); err != nil {
 			return err
 		}

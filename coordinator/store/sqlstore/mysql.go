@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +58,8 @@ var mysqlTheirs = []string{"transaction_isolation", "tx_isolation", "transaction
 // date, when it is opened.
 //
 // dsn is the go-sql-driver's, "user:password@tcp(host:port)/database", with
-// TLS and timeouts as its parameters say. What the store needs of a connection
+// TLS and timeouts as its parameters say, or the same as a URL,
+// "mysql://user:password@host:port/database". What the store needs of a connection
 // it sets itself, so charset, parseTime, loc and the like have no effect; a
 // DSN that sets a variable otherwise than the store needs it is refused.
 //
@@ -111,7 +114,7 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	if dsn == "" {
 		return nil, errors.New("sqlstore: dsn is empty: give user:password@tcp(host:port)/database")
 	}
-	conf, err := mysql.ParseDSN(dsn)
+	conf, err := parseDSN(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: dsn: %w: give user:password@tcp(host:port)/database", err)
 	}
@@ -140,6 +143,25 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	conf.AllowAllFiles, conf.Logger = false, &mysql.NopLogger{} // all that it says is in the errors
 	// Strings are bytes, on the way in and out.
 	return conf, conf.Apply(mysql.Charset("binary", ""))
+}
+
+// parseDSN reads the driver's form, or a URL.
+func parseDSN(dsn string) (*mysql.Config, error) {
+	if !strings.HasPrefix(dsn, "mysql://") {
+		return mysql.ParseDSN(dsn)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		var why *url.Error
+		if errors.As(err, &why) {
+			err = why.Err // not the URL, which holds the password
+		}
+		return nil, err
+	}
+	password, _ := u.User.Password()
+	address := net.JoinHostPort(cmp.Or(u.Hostname(), "127.0.0.1"), cmp.Or(u.Port(), "3306"))
+	name := url.PathEscape(strings.TrimPrefix(u.Path, "/"))
+	return mysql.ParseDSN(fmt.Sprintf("%s:%s@tcp(%s)/%s?%s", u.User.Username(), password, address, name, u.RawQuery))
 }
 
 // session makes connections that read what is committed.

@@ -42,15 +42,15 @@ func TestMySQLPlans(t *testing.T) {
 	gids := []any{"t1", "t2", "t3"}
 	which := ` WHERE ` + in("gid", len(gids))
 	for name, c := range map[string]struct{ plan, want string }{
-		"due":       {due(store.DueQuery{Shards: shards, Until: now, Limit: 5}), "t amends_due range"},
+		"due": {due(store.DueQuery{Shards: shards, Until: now, Limit: 5}), "t amends_due range"},
 		"due after": {due(store.DueQuery{Shards: shards, Until: now, AfterNext: time.Unix(5, 0), AfterGID: "x", Limit: 5}),
 			"t amends_due range"},
-		"list":      {list(store.Query{}, nil), "t amends_created index"},
+		"list": {list(store.Query{}, nil), "t amends_created index"},
 		"list after": {list(store.Query{Name: "n", States: []uint8{1}}, after),
 			"t amends_created range"},
 		"live":       {list(store.Query{Unfinished: true}, nil), "t amends_live ref"},
 		"live after": {list(store.Query{Unfinished: true, States: []uint8{6}}, after), "t amends_live range"},
-		"label":      {list(store.Query{Labels: label}, nil),
+		"label": {list(store.Query{Labels: label}, nil),
 			"l PRIMARY ref: Using where; Using index\nt PRIMARY eq_ref: Using where\nx PRIMARY eq_ref"},
 		"count":      {count(store.Query{}), "t amends_finished range"},
 		"count live": {count(store.Query{Unfinished: true}), "t amends_live ref"},
@@ -160,6 +160,28 @@ func TestMySQLSession(t *testing.T) {
 		}
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestMySQLURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"mysql://u:p%40%2F:w@h:1/d":              "u:p@/:w@tcp(h:1)/d",
+		"mysql://u@[::1]/d?tls=true":             "u@tcp([::1]:3306)/d",
+		"mysql:///d":                             "tcp(127.0.0.1:3306)/d",
+		"u:p@unix(/run/s)/d?readTimeout=3s":      "u:p@unix(/run/s)/d",
+		"mysql://u:secret@h:port/d":              "invalid port",
+		"mysql://u:secret@h/d?tls=no-such":       "no-such",
+		"mysql://u:secret@h/":                    "names no database",
+		"mysql://u:secret@h/d?autocommit=0&a=b":  "sets autocommit",
+		"mysql://u:secret@h/d?readTimeout=never": "invalid duration",
+	} {
+		conf, err := mysqlConfig(text)
+		switch {
+		case err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret")):
+			t.Errorf("%s: %v", text, err)
+		case err == nil && !strings.HasPrefix(conf.FormatDSN(), want):
+			t.Errorf("%s became %s, want %s", text, conf.FormatDSN(), want)
 		}
 	}
 }
