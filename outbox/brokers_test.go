@@ -37,8 +37,7 @@ func (k *testBroker) createTopic(t testing.TB, name string, partitions int, sett
 		kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: settings})
 }
 
-// onOwnKafka is onKafka with brokers that the test may restart. Each restart of
-// the real one is harder than the one before.
+// onOwnKafka is onKafka with brokers that the test may restart. The real one is killed for it.
 func onOwnKafka(t *testing.T, fn func(t *testing.T, k *testBroker)) {
 	t.Run("kfake", func(t *testing.T) {
 		cfg := outboxdev.KafkaConfig{Dir: t.TempDir()}
@@ -52,12 +51,7 @@ func onOwnKafka(t *testing.T, fn func(t *testing.T, k *testBroker)) {
 	})
 	t.Run("kafka", func(t *testing.T) {
 		k := servicestest.StartKafka(t)
-		end := k.Stop
-		fn(t, &testBroker{addr: k.Addr, restart: func() {
-			end()
-			end = k.Kill
-			k.Start()
-		}})
+		fn(t, &testBroker{addr: k.Addr, restart: func() { k.Kill(); k.Start() }})
 	})
 }
 
