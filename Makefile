@@ -1,5 +1,6 @@
 # Amends. Only go (1.26 or newer) and make are needed; a C compiler adds the race
-# detector. Everything else is built here, from pinned versions, into bin/.
+# detector. Everything else is built here, from pinned versions, into bin/. Tests
+# on real servers want Docker, or MariaDB, Redis and Java (docs/testing.md).
 
 SHELL      := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,6 +23,7 @@ BENCHTIME ?= 1s
 ifeq ($(strip $(HOME)),)
 export GOPATH  := $(CURDIR)/.cache/go
 export GOCACHE := $(CURDIR)/.cache/go-build
+export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 
 TAGS := amends_invariants
@@ -34,9 +36,13 @@ LDFLAGS := -X main.version=$(VERSION)
 
 TOOLS := $(CURDIR)/bin/tools
 
+# Runs a command among real services, and ends those that it started, on Ctrl-C
+# and on failure too: exec, so that make's signals reach it.
+WITH_SERVICES = $(GO) build -o bin/ ./.ci/services ./.ci/report && exec bin/services with
+
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
 		| if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 
 .PHONY: build
@@ -53,12 +59,20 @@ demo: build ## Run the shop with crashes in the middle (ORDERS=file: your own or
 test: ## Run every test, with the race detector and the invariants on
 	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
 		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
-	@$(GO) run ./.ci/report $(GO) test -json $(RACE) -tags $(TAGS) \
-		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(PKG) ./.ci/report
+	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -tags $(TAGS) \
+		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(PKG) ./.ci/report ./.ci/services
+
+.PHONY: services
+services: ## Bring up MySQL, Redis and Kafka for tests, and leave them running
+	@$(GO) build -o bin/ ./.ci/services && exec bin/services up
+
+.PHONY: services-down
+services-down: ## End the services that were started here, and remove their data
+	@$(GO) build -o bin/ ./.ci/services && exec bin/services down
 
 .PHONY: race
 race: ## Run every test three times with the race detector, uncached, in random order
-	@$(GO) run ./.ci/report $(GO) test -json -race -tags $(TAGS) -count 3 -shuffle on \
+	@$(WITH_SERVICES) bin/report $(GO) test -json -race -tags $(TAGS) -count 3 -shuffle on \
 		-p $(P) -parallel $(PARALLEL) -timeout 60m $(PKG)
 
 .PHONY: sim
@@ -77,7 +91,8 @@ bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s)
 
 .PHONY: cover
 cover: ## Write cover.out and print the coverage of each package
-	$(GO) test -tags $(TAGS) -p $(P) -timeout $(TIMEOUT) -cover -coverprofile cover.out $(PKG) | grep -v 'no test files'
+	@$(WITH_SERVICES) $(GO) test -tags $(TAGS) -p $(P) -timeout $(TIMEOUT) -cover -coverprofile cover.out $(PKG) \
+		| grep -v 'no test files'
 	@$(GO) tool cover -func cover.out | tail -1
 
 .PHONY: lint

@@ -37,6 +37,8 @@ var arrows = []arrow{
 	{internals, "saga/txn", "calls and outcomes"},
 	{internals, "proto/amends/v1", "speaks it"},
 
+	{"deploy/servicestest", "deploy/services", "starts servers of a test's own"},
+
 	{"sdk", "saga", "starts sagas, offers their actions"},
 	{"sdk", "tcc", "runs TCC transactions, offers their actions"},
 	{"sdk", "saga/txn", "states, outcomes, codecs"},
@@ -77,6 +79,7 @@ var testArrows = []arrow{
 // with the rooms that production code may use it in.
 var outside = []arrow{
 	{"coordinator/store/sqlstore", "modernc.org/sqlite", "the embedded store; users' own databases bring their own driver"},
+	{"coordinator/store/sqlstore", "github.com/go-sql-driver/mysql", "the MySQL store: its DSN, its error numbers"},
 	{"coordinator/store/sqlstore", "github.com/gofrs/flock", "one process at a time"},
 	{"outbox/outboxdev", "github.com/twmb/franz-go", "Kafka for development"},
 	{"outbox/outboxdev", "github.com/alicebob/miniredis/v2", "Redis for development"},
@@ -96,6 +99,10 @@ var outside = []arrow{
 	{"sdk/...", "github.com/google/uuid", "gids"},
 	{"sdk/...", "golang.org/x/sync", "errgroup: goroutines have an owner"},
 	{"sdk/sdktest", "modernc.org/sqlite", "the participants' database in a test"},
+	{"deploy/services", "github.com/go-sql-driver/mysql", "asks whether the server answers"},
+	{"deploy/services", "github.com/segmentio/kafka-go", "asks whether the broker answers"},
+	{"deploy/servicestest", "github.com/go-sql-driver/mysql", "a database for each test"},
+	{"deploy/servicestest", "github.com/segmentio/kafka-go", "a topic for each test"},
 	{"cmd/amends", "github.com/spf13/cobra", "commands and flags"},
 	{"cmd/amends", "golang.org/x/term", "colour only on a terminal"},
 	{"cmd/amends", "google.golang.org/grpc", "connects"},

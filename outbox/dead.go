@@ -91,7 +91,7 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 			return fmt.Errorf("outbox: replay dead letter %d: %w", n, err)
 		}
 	}
-	return inTx(ctx, db, func(tx *sql.Tx) error {
+	return InTx(ctx, db, d.txOptions(), func(tx *sql.Tx) error {
 		for i, n := range numbers {
 			if _, err := tx.ExecContext(ctx, d.part[parts[i]].revive, n); err != nil {
 				return fmt.Errorf("outbox: replay dead letter %d: %w", n, err)
@@ -107,7 +107,7 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 // Drop deletes dead letters for good. All are deleted or none; a number that is
 // not there is ErrNoDeadLetter.
 func Drop(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error {
-	return inTx(ctx, db, func(tx *sql.Tx) error {
+	return InTx(ctx, db, d.txOptions(), func(tx *sql.Tx) error {
 		for _, n := range numbers {
 			if err := dropOne(ctx, tx, d, n); err != nil {
 				return err

@@ -14,10 +14,12 @@ import (
 const Partitions = 4
 
 // Dialect is how one kind of database is spoken to: a struct of statements.
-// Dialects are made by this package (SQLite) and are immutable.
+// Dialects are made by this package (SQLite, MySQL) and are immutable.
 type Dialect struct {
 	name       string
-	migrations fs.FS // NNNN_name.sql, each statement idempotent
+	migrations fs.FS                // NNNN_name.sql, each statement idempotent
+	isolation  sql.IsolationLevel   // of transactions with no statements but these
+	retryable  func(err error) bool // nil: never
 	part       [Partitions]partitionSQL
 	owner      ownerSQL
 	dead       deadSQL
@@ -25,24 +27,39 @@ type Dialect struct {
 	migrated   migrationSQL
 }
 
-// Name is the dialect's name, for messages and logs: "sqlite".
+// Name is the dialect's name, for messages and logs: "sqlite" or "mysql".
 func (d *Dialect) Name() string { return d.name }
+
+// Retryable tells whether err is the database's answer to a transaction that met
+// another one: a deadlock, a lock that it waited for too long. The transaction is
+// to be rolled back and may succeed when it is run again from its beginning. A
+// lost connection is not among them: what became of a commit under way is unknown.
+// On SQLite it is always false: there, transactions wait for each other.
+func (d *Dialect) Retryable(err error) bool {
+	return err != nil && d.retryable != nil && d.retryable(err)
+}
+
+// txOptions are for transactions of which this package has all the statements.
+func (d *Dialect) txOptions() *sql.TxOptions { return &sql.TxOptions{Isolation: d.isolation} }
 
 // InboxSQL are the statements of package inbox.
 func (d *Dialect) InboxSQL() InboxSQL { return d.inbox }
 
 // InboxSQL are the statements that package inbox runs on amends_inbox.
 type InboxSQL struct {
-	Claim  string // (key): inserts unless it is there; one row affected means first
+	Claim  string // (key): inserts unless it is there; exactly one row affected means first
 	Reply  string // (key): the recorded reply, NULL when none was recorded
-	Record string // (reply, key)
+	Record string // (reply, key): no row affected means no claim
 	Purge  string // (before in microseconds since 1970, limit)
+
+	Isolation sql.IsolationLevel // for Purge
 }
 
 // partitionSQL are the statements on one partition's table. Times are
 // microseconds since 1970 by the database's clock.
 type partitionSQL struct {
-	insert string // (msg_id, topic, msg_key, body, headers, idem_key)
+	insert string // followed by one row or several, with commas between them
+	row    string // (msg_id, topic, msg_key, body, headers, idem_key)
 	read   string // (after id, limit)
 	ids    string // (after id, up to id)
 	remove string // (from id, to id)
@@ -81,7 +98,7 @@ func forPartitions(t partitionSQL) [Partitions]partitionSQL {
 	for p := range out {
 		in := func(s string) string { return strings.ReplaceAll(s, "{p}", strconv.Itoa(p)) }
 		out[p] = partitionSQL{
-			insert: in(t.insert), read: in(t.read), ids: in(t.ids), remove: in(t.remove), bury: in(t.bury),
+			insert: in(t.insert), row: t.row, read: in(t.read), ids: in(t.ids), remove: in(t.remove), bury: in(t.bury),
 			span: in(t.span), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
 		}
 	}

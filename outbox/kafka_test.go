@@ -15,19 +15,9 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"github.com/amends-dev/amends/deploy/servicestest"
 	"github.com/amends-dev/amends/outbox/outboxdev"
 )
-
-func startBroker(t testing.TB, cfg outboxdev.KafkaConfig) *outboxdev.Kafka {
-	t.Helper()
-	cfg.Logger = slog.New(slog.DiscardHandler)
-	k, err := outboxdev.StartKafka(&cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	return k
-}
 
 func newPublisher(t testing.TB, cfg KafkaConfig, addr ...string) *KafkaPublisher {
 	t.Helper()
@@ -120,7 +110,7 @@ func checkSeries(t testing.TB, addr, topic string, n, keys int) {
 // publishAllOf publishes as a relay does: what failed again, until all is acknowledged.
 func publishAllOf(t testing.TB, p *KafkaPublisher, msgs []Message) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(msgs) > 0; {
+	for deadline := time.Now().Add(time.Minute); len(msgs) > 0; {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		errs := p.Publish(ctx, msgs)
 		cancel()
@@ -137,23 +127,27 @@ func publishAllOf(t testing.TB, p *KafkaPublisher, msgs []Message) {
 	}
 }
 
-func TestPublishKeepsOrderPerKey(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 5}})
-	p := newPublisher(t, KafkaConfig{BatchBytes: 4000, Compression: kafka.Zstd}, k.Addr())
+func TestPublishKeepsOrderPerKey(t *testing.T) { onKafka(t, testPublishKeepsOrderPerKey) }
+
+func testPublishKeepsOrderPerKey(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 5)
+	p := newPublisher(t, KafkaConfig{BatchBytes: 4000, Compression: kafka.Zstd}, k.addr)
 	for from := 0; from < 2000; from += 500 {
-		if errs := p.Publish(t.Context(), series("orders", from, 500, 37)); errs != nil {
+		if errs := p.Publish(t.Context(), series(topic, from, 500, 37)); errs != nil {
 			t.Fatal(errors.Join(errs...))
 		}
 	}
-	checkSeries(t, k.Addr(), "orders", 2000, 37)
+	checkSeries(t, k.addr, topic, 2000, 37)
 	if errs := p.Publish(t.Context(), nil); errs != nil {
 		t.Errorf("no messages: %v", errs)
 	}
 }
 
-func TestPublishFromManyCallers(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 4, "other": 2}})
-	p := newPublisher(t, KafkaConfig{}, k.Addr())
+func TestPublishFromManyCallers(t *testing.T) { onKafka(t, testPublishFromManyCallers) }
+
+func testPublishFromManyCallers(t *testing.T, k *testBroker) {
+	orders, other := k.topic(t, 4), k.topic(t, 2)
+	p := newPublisher(t, KafkaConfig{}, k.addr)
 	var wg sync.WaitGroup
 	for caller := range 6 {
 		wg.Go(func() {
@@ -161,7 +155,7 @@ func TestPublishFromManyCallers(t *testing.T) {
 				var msgs []Message
 				for i := range 20 {
 					msgs = append(msgs, Message{
-						ID: fmt.Sprint(caller, n, i), Topic: [...]string{"orders", "other"}[i%2],
+						ID: fmt.Sprint(caller, n, i), Topic: [...]string{orders, other}[i%2],
 						Key: fmt.Sprintf("caller-%d-%d", caller, i%2), Body: fmt.Append(nil, n*10+i/2),
 					})
 				}
@@ -172,45 +166,46 @@ func TestPublishFromManyCallers(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	checkSeries(t, k.Addr(), "orders", 600, 1)
-	checkSeries(t, k.Addr(), "other", 600, 1)
+	checkSeries(t, k.addr, orders, 600, 1)
+	checkSeries(t, k.addr, other, 600, 1)
 }
 
-func TestMissingTopic(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	p := newPublisher(t, KafkaConfig{}, k.Addr())
-	msgs := append(series("missing", 0, 2, 1), series("orders", 0, 1, 1)...)
+func TestMissingTopic(t *testing.T) { onKafka(t, testMissingTopic) }
+
+func testMissingTopic(t *testing.T, k *testBroker) {
+	topic, missing, created := k.topic(t, 1), servicestest.Name(t), servicestest.Name(t)
+	p := newPublisher(t, KafkaConfig{}, k.addr)
+	msgs := append(series(missing, 0, 2, 1), series(topic, 0, 1, 1)...)
 	msgs = append(msgs, Message{ID: "x", Topic: "not a topic"})
 	errs := p.Publish(t.Context(), msgs)
 	if len(errs) != 4 || errs[0] == nil || errors.Is(errs[0], ErrPoison) || errs[1] == nil || errs[2] != nil {
 		t.Fatalf("results %v", errs)
 	}
-	if s := errs[0].Error(); !strings.Contains(s, `topic "missing" does not exist`) || !strings.Contains(s, "CreateTopics") {
+	if s := errs[0].Error(); !strings.Contains(s, missing+`" does not exist`) || !strings.Contains(s, "CreateTopics") {
 		t.Errorf("the error does not tell what to do: %s", s)
 	}
 	if !errors.Is(errs[3], ErrPoison) {
 		t.Errorf("an impossible topic: %v", errs[3])
 	}
-	if err := k.CreateTopic("missing", 1); err != nil {
-		t.Fatal(err)
-	}
-	publishAllOf(t, p, series("missing", 0, 2, 1))
+	k.createTopic(t, missing, 1)
+	publishAllOf(t, p, series(missing, 0, 2, 1))
 
-	p = newPublisher(t, KafkaConfig{CreateTopics: true, Partitions: 3}, k.Addr())
-	if errs := p.Publish(t.Context(), series("created", 0, 10, 2)); errs != nil {
+	p = newPublisher(t, KafkaConfig{CreateTopics: true, Partitions: 3}, k.addr)
+	t.Cleanup(func() { deleteTopic(t, k.addr, created) })
+	if errs := p.Publish(t.Context(), series(created, 0, 10, 2)); errs != nil {
 		t.Fatal(errors.Join(errs...))
 	}
-	if n := len(readLog(t, k.Addr(), "created")); n != 3 {
+	if n := len(readLog(t, k.addr, created)); n != 3 {
 		t.Errorf("the created topic has %d partitions, want 3", n)
 	}
 }
 
-func TestTooLargeIsPoison(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{
-		Topics: map[string]int{"orders": 1}, Settings: map[string]string{"message.max.bytes": "20000"},
-	})
-	p := newPublisher(t, KafkaConfig{}, k.Addr())
-	msgs := series("orders", 0, 200, 1)
+func TestTooLargeIsPoison(t *testing.T) { onKafka(t, testTooLargeIsPoison) }
+
+func testTooLargeIsPoison(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 1, kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: "20000"})
+	p := newPublisher(t, KafkaConfig{}, k.addr)
+	msgs := series(topic, 0, 200, 1)
 	for i := range msgs { // also more than the limit together, though not one by one
 		msgs[i].Headers = map[string]string{"fill": strings.Repeat("f", 500)}
 	}
@@ -235,7 +230,7 @@ func TestTooLargeIsPoison(t *testing.T) {
 	if errs := p.Publish(t.Context(), sent[71:]); errs != nil {
 		t.Fatal(errors.Join(errs...))
 	}
-	checkSeries(t, k.Addr(), "orders", 200, 1)
+	checkSeries(t, k.addr, topic, 200, 1)
 }
 
 func TestUnreachableBroker(t *testing.T) {
@@ -331,29 +326,35 @@ func (c *faultyConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func TestLostAnswersMakeNoDuplicates(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 3}})
-	p := newPublisher(t, KafkaConfig{BatchBytes: 3000}, k.Addr())
+func TestLostAnswersMakeNoDuplicates(t *testing.T) { onKafka(t, testLostAnswersMakeNoDuplicates) }
+
+func testLostAnswersMakeNoDuplicates(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 3)
+	p := newPublisher(t, KafkaConfig{BatchBytes: 3000}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
 	for round := range 10 {
 		faults.lose.Store(int64(round % 4))
-		if errs := p.Publish(t.Context(), series("orders", round*100, 100, 7)); errs != nil {
+		if errs := p.Publish(t.Context(), series(topic, round*100, 100, 7)); errs != nil {
 			t.Fatal(errors.Join(errs...))
 		}
 	}
 	if faults.lost.Load() < 10 {
 		t.Fatalf("only %d answers were lost", faults.lost.Load())
 	}
-	checkSeries(t, k.Addr(), "orders", 1000, 7)
+	checkSeries(t, k.addr, topic, 1000, 7)
 }
 
 func TestUnknownFateIsResolvedByTheNextCall(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 2}})
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond, BatchBytes: 2000}, k.Addr())
+	onKafka(t, testUnknownFateIsResolvedByTheNextCall)
+}
+
+func testUnknownFateIsResolvedByTheNextCall(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 2)
+	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond, BatchBytes: 2000}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
-	msgs := series("orders", 0, 60, 5)
+	msgs := series(topic, 0, 60, 5)
 	faults.lose.Store(1 << 30)
 	errs := p.Publish(t.Context(), msgs[:40])
 	if len(errs) != 40 || errs[0] == nil || faults.lost.Load() < 2 {
@@ -362,26 +363,28 @@ func TestUnknownFateIsResolvedByTheNextCall(t *testing.T) {
 	faults.lose.Store(0)
 	p.cfg.BatchBytes = 1 << 20 // batches made now would begin and end elsewhere
 	publishAllOf(t, p, msgs)
-	checkSeries(t, k.Addr(), "orders", 60, 5)
+	checkSeries(t, k.addr, topic, 60, 5)
 }
 
-func TestGivenUpBatchIsFenced(t *testing.T) {
-	k := startBroker(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.Addr())
+func TestGivenUpBatchIsFenced(t *testing.T) { onKafka(t, testGivenUpBatchIsFenced) }
+
+func testGivenUpBatchIsFenced(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 1)
+	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
 	faults.lose.Store(1 << 30)
-	if errs := p.Publish(t.Context(), []Message{{ID: "a", Topic: "orders", Body: []byte("a")}}); errs == nil {
+	if errs := p.Publish(t.Context(), []Message{{ID: "a", Topic: topic, Body: []byte("a")}}); errs == nil {
 		t.Fatal("acknowledged without an answer")
 	}
 	faults.lose.Store(0)
 	before := p.producer.current
-	publishAllOf(t, p, []Message{{ID: "b", Topic: "orders", Body: []byte("b")}})
+	publishAllOf(t, p, []Message{{ID: "b", Topic: topic, Body: []byte("b")}})
 	if after := p.producer.current; after.id != before.id || after.epoch != before.epoch+1 {
 		t.Errorf("producer %v became %v, want the next epoch", before, after)
 	}
 	var got []string
-	for _, r := range readLog(t, k.Addr(), "orders")[0] {
+	for _, r := range readLog(t, k.addr, topic)[0] {
 		got = append(got, string(r.value))
 	}
 	if strings.Join(got, "") != "ab" {
@@ -390,33 +393,43 @@ func TestGivenUpBatchIsFenced(t *testing.T) {
 }
 
 func TestBrokerRestarts(t *testing.T) {
-	for name, dir := range map[string]string{"keeps its data": t.TempDir(), "forgets everything": ""} {
-		t.Run(name, func(t *testing.T) {
-			cfg := outboxdev.KafkaConfig{Dir: dir, Topics: map[string]int{"orders": 3}}
-			k := startBroker(t, cfg)
-			cfg.Addr = k.Addr()
-			p := newPublisher(t, KafkaConfig{}, k.Addr())
-			publishAllOf(t, p, series("orders", 0, 300, 7))
-			for round := 1; round < 3; round++ {
-				k.Close()
-				restarted := make(chan *outboxdev.Kafka)
-				go func() { // while the publisher is trying
-					time.Sleep(100 * time.Millisecond)
-					restarted <- startBroker(t, cfg)
-				}()
-				msgs := series("orders", round*300, 300, 7)
-				if dir == "" {
-					msgs = series("orders", 0, 300, 7)
-				}
-				publishAllOf(t, p, msgs)
-				k = <-restarted
-			}
-			if dir == "" {
-				checkSeries(t, k.Addr(), "orders", 300, 7)
-			} else {
-				checkSeries(t, k.Addr(), "orders", 900, 7)
-			}
-		})
+	onOwnKafka(t, func(t *testing.T, k *testBroker) {
+		topic := k.topic(t, 3)
+		p := newPublisher(t, KafkaConfig{}, k.addr)
+		publishAllOf(t, p, series(topic, 0, 300, 7))
+		var restart sync.WaitGroup
+		restart.Go(k.restart)
+		for from := 300; from < 900; from += 100 { // before, meanwhile and after
+			publishAllOf(t, p, series(topic, from, 100, 7))
+		}
+		restart.Wait()
+		publishAllOf(t, p, series(topic, 900, 300, 7))
+		checkSeries(t, k.addr, topic, 1200, 7)
+	})
+}
+
+// TestBrokerForgetsEverything restarts one without its data: it knows neither
+// topics nor producers any more.
+func TestBrokerForgetsEverything(t *testing.T) {
+	cfg := outboxdev.KafkaConfig{Topics: map[string]int{"orders": 3}}
+	k := startBroker(t, cfg)
+	cfg.Addr = k.Addr()
+	p := newPublisher(t, KafkaConfig{}, k.Addr())
+	for range 3 {
+		publishAllOf(t, p, series("orders", 0, 300, 7))
+		checkSeries(t, k.Addr(), "orders", 300, 7)
+		k.Close()
+		k = startBroker(t, cfg)
+	}
+}
+
+func deleteTopic(t testing.TB, addr, topic string) {
+	t.Helper()
+	tr := &kafka.Transport{}
+	defer tr.CloseIdleConnections()
+	c := &kafka.Client{Addr: kafka.TCP(addr), Transport: tr, Timeout: 10 * time.Second}
+	if _, err := c.DeleteTopics(context.Background(), &kafka.DeleteTopicsRequest{Topics: []string{topic}}); err != nil {
+		t.Logf("topic %q stays: %v", topic, err)
 	}
 }
 

@@ -37,21 +37,24 @@ func TestLeadersChange(t *testing.T) {
 	checkSeries(t, c.ListenAddrs()[0], "orders", 1600, 17)
 }
 
-func TestPartitionCountChanges(t *testing.T) {
-	c := startCluster(t, 2)
-	p := newPublisher(t, KafkaConfig{}, c.ListenAddrs()...)
-	publishAllOf(t, p, series("orders", 0, 200, 17))
-	client := &kafka.Client{Addr: kafka.TCP(c.ListenAddrs()...), Transport: &kafka.Transport{}, Timeout: 5 * time.Second}
+func TestPartitionCountChanges(t *testing.T) { onKafka(t, testPartitionCountChanges) }
+
+func testPartitionCountChanges(t *testing.T, k *testBroker) {
+	topic := k.topic(t, 2)
+	p := newPublisher(t, KafkaConfig{}, k.addr)
+	publishAllOf(t, p, series(topic, 0, 200, 17))
+	tr := &kafka.Transport{}
+	defer tr.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(k.addr), Transport: tr, Timeout: 5 * time.Second}
 	res, err := client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{
-		Topics: []kafka.TopicPartitionsConfig{{Name: "orders", Count: 5}},
+		Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: 5}},
 	})
-	if err = errors.Join(err, res.Errors["orders"]); err != nil {
-		t.Fatal(err)
+	if err != nil || res.Errors[topic] != nil {
+		t.Fatal(err, res)
 	}
 	p.refresh() // or after some seconds, by itself
-	msgs := series("orders", 200, 200, 17)
-	publishAllOf(t, p, msgs)
-	log := readLog(t, c.ListenAddrs()[0], "orders")
+	publishAllOf(t, p, series(topic, 200, 200, 17))
+	log := readLog(t, k.addr, topic)
 	indexes := []int{0, 1, 2, 3, 4}
 	last := map[string]int{}
 	total := 0

@@ -81,7 +81,7 @@ func (p *KafkaPublisher) topics(ctx context.Context, names []string) (map[string
 			if err == nil {
 				return found, nil
 			}
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 	}
 }

@@ -125,7 +125,7 @@ func New(d *Dialect, cfg *Config) *Outbox {
 	}
 	o.err = o.cfg.validate()
 	if d == nil {
-		o.err = errors.Join(o.err, fmt.Errorf("%w: the dialect is nil: use outbox.SQLite", ErrConfig))
+		o.err = errors.Join(o.err, fmt.Errorf("%w: the dialect is nil: use outbox.SQLite or outbox.MySQL", ErrConfig))
 	}
 	if o.cfg.MaxRows == 0 {
 		o.cfg.MaxRows = DefaultMaxRows
@@ -145,59 +145,6 @@ func (o *Outbox) Dialect() *Dialect { return o.d }
 
 // Shed counts the messages that the policy Shed dropped since the outbox was made.
 func (o *Outbox) Shed() uint64 { return o.room.shed.Load() }
-
-// Write stores messages in tx: they are published after it commits and never
-// otherwise. It changes nothing when it returns ErrMessage or ErrOutboxFull.
-// After the commit call Wake, or use Tx, which does it; without, the relay finds
-// the rows with its next poll.
-func (o *Outbox) Write(ctx context.Context, tx *sql.Tx, msgs ...Message) error {
-	if o.err != nil {
-		return o.err
-	}
-	ready, err := o.prepare(msgs)
-	if err != nil {
-		return err
-	}
-	kept, err := o.admit(ctx, tx, ready)
-	if err != nil {
-		return err
-	}
-	for i := range kept {
-		if err := o.insert(ctx, tx, &kept[i]); err != nil {
-			return fmt.Errorf("outbox: write message %q: %w", kept[i].ID, err)
-		}
-	}
-	return nil
-}
-
-// prepare copies and validates the messages and gives them ids.
-func (o *Outbox) prepare(msgs []Message) ([]Message, error) {
-	ready := make([]Message, len(msgs))
-	for i, m := range msgs {
-		if m.ID == "" {
-			id, err := newID()
-			if err != nil {
-				return nil, err
-			}
-			m.ID = id
-		}
-		if err := m.validate(o.cfg.MaxMessage); err != nil {
-			return nil, fmt.Errorf("%w: message %d of %d: %w", ErrMessage, i+1, len(msgs), err)
-		}
-		ready[i] = m
-	}
-	return ready, nil
-}
-
-func (o *Outbox) insert(ctx context.Context, tx *sql.Tx, m *Message) error {
-	body := m.Body
-	if body == nil {
-		body = []byte{}
-	}
-	_, err := tx.ExecContext(ctx, o.d.part[m.partition()].insert, []byte(m.ID), m.Topic, []byte(m.Key), body,
-		encodeHeaders(m.Headers), []byte(m.IdempotencyKey))
-	return err
-}
 
 // Tx runs fn in a transaction of db, commits when fn returns nil, rolls back on
 // every other way out (a panic goes on), and wakes the relay after the commit.
@@ -219,7 +166,7 @@ func (o *Outbox) Tx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error, 
 		defer o.room.done()
 	}
 	var own error
-	err := inTx(ctx, db, func(tx *sql.Tx) error {
+	err := InTx(ctx, db, nil, func(tx *sql.Tx) error {
 		if waits {
 			o.setAdmitted(tx, true)
 			defer o.setAdmitted(tx, false)

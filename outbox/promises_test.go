@@ -168,7 +168,7 @@ func TestNoDirtySession(t *testing.T) {
 			}
 			c.commit.Store(at == "commit")
 			c.rollback.Store(at == "rollback")
-			err := inTx(t.Context(), db, func(tx *sql.Tx) error {
+			err := InTx(t.Context(), db, nil, func(tx *sql.Tx) error {
 				_, err := tx.Exec(`INSERT INTO effects VALUES (1)`)
 				if at == "rollback" {
 					err = errors.New("handler")

@@ -12,18 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/amends-dev/amends/outbox/outboxdev"
+	"github.com/amends-dev/amends/deploy/servicestest"
 )
-
-func startRedis(t testing.TB, addr string) *outboxdev.Redis {
-	t.Helper()
-	r, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Addr: addr, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
-	return r
-}
 
 func newRedisKeys(t testing.TB, addr string, cfg RedisConfig) (*RedisKeys, *redis.Client) {
 	t.Helper()
@@ -47,9 +37,10 @@ func ids(prefix string, n int) []string {
 	return out
 }
 
-func TestRedisAcked(t *testing.T) {
-	r := startRedis(t, "")
-	keys, client := newRedisKeys(t, r.Addr(), RedisConfig{AckedTTL: 300 * time.Millisecond})
+func TestRedisAcked(t *testing.T) { onRedis(t, testRedisAcked) }
+
+func testRedisAcked(t *testing.T, r *testRedis) {
+	keys, client := newRedisKeys(t, r.addr, RedisConfig{AckedTTL: 300 * time.Millisecond})
 	ctx := t.Context()
 	if err := errors.Join(keys.MarkAcked(ctx, 1, ids("a", 300)), keys.MarkAcked(ctx, 1, ids("b", 3))); err != nil {
 		t.Fatal(err)
@@ -79,9 +70,10 @@ func TestRedisAcked(t *testing.T) {
 	}
 }
 
-func TestRedisSeenAndDone(t *testing.T) {
-	r := startRedis(t, "")
-	keys, client := newRedisKeys(t, r.Addr(), RedisConfig{Prefix: "p:", Window: 200 * time.Millisecond})
+func TestRedisSeenAndDone(t *testing.T) { onRedis(t, testRedisSeenAndDone) }
+
+func testRedisSeenAndDone(t *testing.T, r *testRedis) {
+	keys, client := newRedisKeys(t, r.addr, RedisConfig{Prefix: "p:", Window: 200 * time.Millisecond})
 	ctx := t.Context()
 	if err := errors.Join(keys.MarkSeen(ctx, []string{"x", "y"}), keys.MarkDone(ctx, "g", []string{"x"})); err != nil {
 		t.Fatal(err)
@@ -117,9 +109,10 @@ func TestRedisSeenAndDone(t *testing.T) {
 	}
 }
 
-func TestRedisForgets(t *testing.T) {
-	r := startRedis(t, "")
-	keys, client := newRedisKeys(t, r.Addr(), RedisConfig{Pause: 10 * time.Millisecond})
+func TestRedisForgets(t *testing.T) { onRedis(t, testRedisForgets) }
+
+func testRedisForgets(t *testing.T, r *testRedis) {
+	keys, client := newRedisKeys(t, r.addr, RedisConfig{Pause: 10 * time.Millisecond})
 	ctx := t.Context()
 	mark := func() error {
 		return errors.Join(keys.MarkAcked(ctx, 0, []string{"a"}), keys.MarkSeen(ctx, []string{"a"}), keys.MarkDone(ctx, "g", []string{"a"}))
@@ -136,7 +129,7 @@ func TestRedisForgets(t *testing.T) {
 	for name, forget := range map[string]func(){
 		"flush":    func() { client.FlushAll(ctx) },
 		"eviction": func() { client.Del(ctx, client.Keys(ctx, "*").Val()...) },
-		"restart":  func() { r.Close(); r = startRedis(t, r.Addr()) },
+		"restart":  func() { r.stop(); r.start() },
 	} {
 		deadline := time.Now().Add(5 * time.Second)
 		for mark() != nil && time.Now().Before(deadline) {
@@ -158,13 +151,24 @@ func TestRedisForgets(t *testing.T) {
 }
 
 func TestRedisOutageCostsLittle(t *testing.T) {
-	hanging, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hanging.Close()
+	t.Run("accepts and never answers", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		testRedisHangs(t, l.Addr().String())
+	})
+	t.Run("stopped by a signal", func(t *testing.T) {
+		r := servicestest.StartRedis(t)
+		r.Pause()
+		testRedisHangs(t, r.Addr)
+	})
+}
+
+func testRedisHangs(t *testing.T, addr string) {
 	var log strings.Builder
-	keys, _ := newRedisKeys(t, hanging.Addr().String(), RedisConfig{
+	keys, _ := newRedisKeys(t, addr, RedisConfig{
 		Timeout: 50 * time.Millisecond, Pause: 10 * time.Minute, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	start := time.Now()
@@ -184,15 +188,15 @@ func TestRedisOutageCostsLittle(t *testing.T) {
 	}
 }
 
-func TestRedisComesBack(t *testing.T) {
-	r := startRedis(t, "")
-	addr := r.Addr()
-	r.Close()
-	keys, _ := newRedisKeys(t, addr, RedisConfig{Pause: 20 * time.Millisecond})
+func TestRedisComesBack(t *testing.T) { onRedis(t, testRedisComesBack) }
+
+func testRedisComesBack(t *testing.T, r *testRedis) {
+	r.stop()
+	keys, _ := newRedisKeys(t, r.addr, RedisConfig{Pause: 20 * time.Millisecond})
 	if err := keys.MarkSeen(t.Context(), []string{"a"}); err == nil {
 		t.Fatal("marked without a server")
 	}
-	startRedis(t, addr)
+	r.start()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := keys.MarkSeen(t.Context(), []string{"a"})
 		if err == nil {
@@ -204,9 +208,10 @@ func TestRedisComesBack(t *testing.T) {
 	}
 }
 
-func TestCallersEndIsNoOutage(t *testing.T) {
-	r := startRedis(t, "")
-	keys, _ := newRedisKeys(t, r.Addr(), RedisConfig{})
+func TestCallersEndIsNoOutage(t *testing.T) { onRedis(t, testCallersEndIsNoOutage) }
+
+func testCallersEndIsNoOutage(t *testing.T, r *testRedis) {
+	keys, _ := newRedisKeys(t, r.addr, RedisConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := keys.MarkSeen(ctx, []string{"a"}); !errors.Is(err, context.Canceled) {
@@ -223,5 +228,40 @@ func TestWrongRedisConfig(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not name %s", err, want)
 		}
+	}
+}
+
+// TestRedisEvicts has more keys than memory: marking goes on, the oldest marks
+// are misses, and no key is taken for another one.
+func TestRedisEvicts(t *testing.T) {
+	r := servicestest.StartRedis(t, "--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru")
+	keys, client := newRedisKeys(t, r.Addr, RedisConfig{Timeout: 5 * time.Second})
+	const batches, each = 100, 500
+	for b := range batches {
+		if err := errors.Join(keys.MarkSeen(t.Context(), ids(fmt.Sprint("k", b, "-"), each)),
+			keys.MarkAcked(t.Context(), b%4, ids(fmt.Sprint("k", b, "-"), each))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info := client.Info(t.Context(), "stats").Val(); strings.Contains(info, "evicted_keys:0\r") {
+		t.Fatal("nothing was evicted: the test proves nothing")
+	}
+	found := 0
+	for b := range batches {
+		seen, err := keys.Seen(t.Context(), append(ids(fmt.Sprint("k", b, "-"), each), ids(fmt.Sprint("never", b, "-"), each)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, yes := range seen {
+			if yes && i >= each {
+				t.Fatalf("a key that was never marked is seen")
+			}
+			if yes {
+				found++
+			}
+		}
+	}
+	if found == 0 || found == batches*each {
+		t.Errorf("%d of %d keys are remembered, want some", found, batches*each)
 	}
 }

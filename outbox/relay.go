@@ -37,11 +37,13 @@ const (
 	DefaultSweep      = 30 * time.Second
 )
 
+const maxOwner = 400 // bytes of RelayConfig.Owner that are stored
+
 // RelayConfig are the options of a Relay. The zero value, and nil, are the
 // defaults; 0 in a field means its default.
 type RelayConfig struct {
-	// Owner names this relay in the owner table, for people. Default: host and
-	// process id. A random part is always added.
+	// Owner names this relay in the owner table, for people; more than 400 bytes
+	// are visibly cut. Default: host and process id. A random part is always added.
 	Owner string
 	// Lease is how long a partition stays with a relay that went silent: after a
 	// crash its messages wait that long. At least 100 ms.
@@ -193,7 +195,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for n := range Partitions {
 		p := &partition{
-			r: r, sql: &r.o.d.part[n], owner: r.cfg.Owner + "/" + id,
+			r: r, sql: &r.o.d.part[n], owner: clip(r.cfg.Owner, maxOwner) + "/" + id,
 			lease: lease{d: r.o.d, part: n, length: r.cfg.Lease},
 		}
 		g.Go(func() error {

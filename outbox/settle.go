@@ -38,7 +38,7 @@ func (p *partition) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	var until time.Time
-	err := inTx(ctx, p.r.db, func(tx *sql.Tx) (err error) {
+	err := InTx(ctx, p.r.db, p.r.o.d.txOptions(), func(tx *sql.Tx) (err error) {
 		if until, err = p.lease.renew(ctx, tx); err != nil {
 			return err
 		}

@@ -30,9 +30,9 @@ func SQLiteDSN(path string) string {
 const sqliteNow = `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`
 
 const (
-	sqliteInsert = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
-	sqliteRead = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
+	sqliteInsert = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at) VALUES `
+	sqliteRow    = `(?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
+	sqliteRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
 	sqliteIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
 	sqliteRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
@@ -83,7 +83,7 @@ func newSQLite() *Dialect {
 		name:       "sqlite",
 		migrations: dir,
 		part: forPartitions(partitionSQL{
-			insert: sqliteInsert, read: sqliteRead, ids: sqliteIDs, remove: sqliteRemove, bury: sqliteBury,
+			insert: sqliteInsert, row: sqliteRow, read: sqliteRead, ids: sqliteIDs, remove: sqliteRemove, bury: sqliteBury,
 			span: sqliteSpan, count: sqliteCount, oldest: sqliteOldest, revive: sqliteRevive,
 		}),
 		owner: ownerSQL{peek: sqlitePeek, acquire: sqliteAcquire, renew: sqliteRenew, release: sqliteRelease},

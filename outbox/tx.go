@@ -8,15 +8,17 @@ import (
 	"fmt"
 )
 
-// inTx runs fn in a transaction on a connection of its own, commits when fn
-// returns nil and rolls back on every other way out; a panic goes on.
-func inTx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error) error {
+// InTx runs fn in a transaction of db on a connection of its own, commits when
+// fn returns nil and rolls back on every other way out; a panic goes on. nil
+// options are the database's defaults. fn's error is returned as it is. After an
+// error of the commit nobody knows whether it took place.
+func InTx(ctx context.Context, db *sql.DB, opts *sql.TxOptions, fn func(tx *sql.Tx) error) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer conn.Close() // gives it back to the pool; its error says nothing about the transaction
-	tx, err := conn.BeginTx(ctx, nil)
+	tx, err := conn.BeginTx(ctx, opts)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

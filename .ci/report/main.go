@@ -15,6 +15,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+
+	"github.com/amends-dev/amends/deploy/services"
 )
 
 func main() {
@@ -55,7 +57,7 @@ func run(args []string, out io.Writer, getenv func(string) string) (bool, error)
 	}
 	err = cmd.Wait()
 	strict := getenv("AMENDS_REQUIRE_SERVICES") == "1"
-	fine := rep.finish(strict, getenv)
+	fine := rep.finish(strict, func(s services.Service) (addr, why string) { return services.Find(s, ".", getenv) })
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return false, nil // its own words are printed above

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/amends-dev/amends/deploy/services"
 )
 
 // event is one line of `go test -json` (see `go doc test2json`).
@@ -108,26 +110,21 @@ func reason(lines []string) string {
 	return strings.Join(said, " ")
 }
 
-// services are the real ones that a later version tests against, where the
-// environment says they are, and what takes their place until then.
-var services = []struct{ name, env, instead string }{
-	{"MySQL", "AMENDS_MYSQL_DSN", "SQLite"},
-	{"Redis", "AMENDS_REDIS_ADDR", "miniredis"},
-	{"Kafka", "AMENDS_KAFKA_BROKERS", "kfake"},
-}
+// finder answers with where a service is, or why there is none.
+type finder func(services.Service) (addr, why string)
 
 // finish prints the closing lines and tells whether all is well.
-func (r *report) finish(strict bool, getenv func(string) string) bool {
+func (r *report) finish(strict bool, find finder) bool {
 	fmt.Fprintln(r.out)
 	for _, s := range r.skips {
 		fmt.Fprintln(r.out, "skipped:", s)
 	}
-	for _, s := range services {
-		why := ""
-		if getenv(s.env) != "" {
-			why = fmt.Sprintf(" (%s is set, but no suite of this version uses it)", s.env)
+	for _, s := range services.All {
+		if addr, why := find(s); addr == "" {
+			fmt.Fprintf(r.out, "not covered: the tests on a real %s: %s\n", s.Title(), why)
+		} else {
+			fmt.Fprintf(r.out, "covered: a real %s\n", s.Title())
 		}
-		fmt.Fprintf(r.out, "not covered here: a real %s%s; %s stood in, see docs/testing.md\n", s.name, why, s.instead)
 	}
 	for _, p := range r.broken {
 		fmt.Fprintln(r.out, "FAIL ", p)

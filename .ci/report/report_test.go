@@ -3,9 +3,19 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/amends-dev/amends/deploy/services"
 )
 
 func none(string) string { return "" }
+
+// noKafka finds the others.
+func noKafka(s services.Service) (addr, why string) {
+	if s == services.Kafka {
+		return "", "java is not installed"
+	}
+	return "somewhere", ""
+}
 
 func feed(lines string) (*report, *strings.Builder) {
 	out := new(strings.Builder)
@@ -43,11 +53,12 @@ func TestReport(t *testing.T) {
 		{"names a skip", skipped, false, true, "skipped: p TestA: a_test.go:3: no server", ""},
 		{"a skip fails when services are required", skipped, true, false, "0 passed, 0 failed, 1 skipped", ""},
 		{"no test fails when services are required", `{"Action":"skip","Package":"p"}`, true, false, "0 passed", ""},
-		{"names what was not covered", "", false, true, "not covered here: a real Kafka", ""},
+		{"names what was not covered", "", false, true, "not covered: the tests on a real Kafka: java is not installed", ""},
+		{"names what was covered", "", false, true, "\ncovered: a real Redis", "not covered: the tests on a real Redis"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, out := feed(strings.TrimPrefix(c.events, "\n"))
-			if fine := r.finish(c.strict, none); fine != c.fine {
+			if fine := r.finish(c.strict, noKafka); fine != c.fine {
 				t.Errorf("fine is %v, want %v", fine, c.fine)
 			}
 			if !strings.Contains(out.String(), c.want) {

@@ -32,6 +32,10 @@ type Claimed struct {
 // transaction to end, and is first only if that one rolled back. outbox.Migrate
 // makes the table.
 //
+// On MySQL the wait can end in a deadlock or a timeout, mostly when several wait
+// for a transaction that then rolls back. The error is outbox.Dialect.Retryable:
+// roll tx back, and run it again.
+//
 // On SQLite tx must not have read before it claims, unless the transaction took
 // the write lock when it began (outbox.SQLiteDSN sees to that).
 func Claim(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string) (Claimed, error) {

@@ -171,7 +171,7 @@ func checkConsumer(brokers []string, group string, topics []string, db *sql.DB, 
 	wrong(group == "", "no group: name the consumer group")
 	wrong(len(topics) == 0, "no topics: name at least one")
 	wrong(db == nil, "the database is nil")
-	wrong(d == nil, "the dialect is nil: use outbox.SQLite")
+	wrong(d == nil, "the dialect is nil: use outbox.SQLite or outbox.MySQL")
 	wrong(handler == nil, "the handler is nil")
 	for _, b := range brokers {
 		_, _, err := net.SplitHostPort(b)

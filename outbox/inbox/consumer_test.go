@@ -4,9 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,183 +14,38 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
-	_ "modernc.org/sqlite"
 
 	"github.com/amends-dev/amends/outbox"
-	"github.com/amends-dev/amends/outbox/outboxdev"
 )
 
-var silent = slog.New(slog.DiscardHandler)
+func TestConsumerHandlesOnceInOrder(t *testing.T) { onBenches(t, testConsumerHandlesOnceInOrder) }
 
-// bench is a broker, a database and a publisher.
-type bench struct {
-	kafka *outboxdev.Kafka
-	db    *sql.DB
-	pub   *outbox.KafkaPublisher
-}
-
-func newBench(t testing.TB, cfg outboxdev.KafkaConfig) *bench {
-	t.Helper()
-	cfg.Logger = silent
-	k, err := outboxdev.StartKafka(&cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
-	db, err := sql.Open("sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	if err := outbox.Migrate(t.Context(), db, outbox.SQLite); err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.ExecContext(t.Context(), `CREATE TABLE handled (seq INTEGER PRIMARY KEY, id TEXT, msg_key TEXT, body TEXT)`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, err := outbox.NewKafka([]string{k.Addr()}, &outbox.KafkaConfig{Logger: silent})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pub.Close)
-	return &bench{k, db, pub}
-}
-
-func insertHandled(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO handled (id, msg_key, body) VALUES (?, ?, ?)`, m.ID, m.Key, string(m.Body))
-	return err
-}
-
-// publish writes n messages over some keys; the body is the number within the key.
-func (b *bench) publish(t testing.TB, topic string, from, n, keys int) {
-	t.Helper()
-	msgs := make([]outbox.Message, n)
-	for i := range msgs {
-		at := from + i
-		msgs[i] = outbox.Message{
-			ID: fmt.Sprintf("id-%d", at), Topic: topic, Key: fmt.Sprintf("key-%d", at%keys), Body: fmt.Append(nil, at/keys),
-		}
-	}
-	if err := errors.Join(b.pub.Publish(t.Context(), msgs)...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (b *bench) consumer(t testing.TB, cfg ConsumerConfig, h Handler, topics ...string) *Consumer {
-	t.Helper()
-	cfg.Logger = silent
-	cfg.SessionTimeout, cfg.Heartbeat = 2*time.Second, 50*time.Millisecond
-	if cfg.Backoff == 0 {
-		cfg.Backoff = 5 * time.Millisecond
-	}
-	c, err := NewConsumer([]string{b.kafka.Addr()}, "group", topics, b.db, outbox.SQLite, h, &cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// start runs a consumer; stop ends it and waits.
-func start(t testing.TB, c *Consumer) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(15 * time.Second):
-			t.Error("the consumer did not end")
-		}
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-func eventually(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time: " + what)
-		}
-	}
-}
-
-// check wants n messages handled, each once and each key in order.
-func (b *bench) check(t testing.TB, n int) {
-	t.Helper()
-	rows, err := b.db.QueryContext(t.Context(), `SELECT msg_key, body FROM handled ORDER BY seq`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	next := map[string]int{}
-	total := 0
-	for rows.Next() {
-		var key, body string
-		if err := rows.Scan(&key, &body); err != nil {
-			t.Fatal(err)
-		}
-		if body != fmt.Sprint(next[key]) {
-			t.Fatalf("%s: handled %s, want %d", key, body, next[key])
-		}
-		next[key]++
-		total++
-	}
-	if err := rows.Err(); err != nil || total != n {
-		t.Fatalf("%d handled, want %d (%v)", total, n, err)
-	}
-}
-
-func (b *bench) committed(t testing.TB, topic string, partitions int) int64 {
-	t.Helper()
-	tr := &kafka.Transport{}
-	defer tr.CloseIdleConnections()
-	c := &kafka.Client{Addr: kafka.TCP(b.kafka.Addr()), Transport: tr, Timeout: 5 * time.Second}
-	parts := make([]int, partitions)
-	for i := range parts {
-		parts[i] = i
-	}
-	res, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: "group", Topics: map[string][]int{topic: parts}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := int64(0)
-	for _, p := range res.Topics[topic] {
-		sum += max(0, p.CommittedOffset)
-	}
-	return sum
-}
-
-func TestConsumerHandlesOnceInOrder(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 3}})
-	b.publish(t, "orders", 0, 300, 11)
-	c := b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
+func testConsumerHandlesOnceInOrder(t *testing.T, b *bench) {
+	topic := b.topic(t, 3)
+	b.publish(t, topic, 0, 300, 11)
+	c := b.consumer(t, ConsumerConfig{}, insertHandled, topic)
 	stop := start(t, c)
 	eventually(t, "300 handled", func() bool { return c.Stats().Handled == 300 })
-	b.publish(t, "orders", 300, 100, 11)
-	b.publish(t, "orders", 0, 50, 11) // the same ids again
+	b.publish(t, topic, 300, 100, 11)
+	b.publish(t, topic, 0, 50, 11) // the same ids again
 	eventually(t, "all seen", func() bool { return c.Stats().Handled+c.Stats().Duplicates == 450 })
 	stop()
 	b.check(t, 400)
 	if s := c.Stats(); s != (ConsumerStats{Handled: 400, Duplicates: 50}) {
 		t.Errorf("stats %+v", s)
 	}
-	if n := b.committed(t, "orders", 3); n != 450 {
+	if n := b.committed(t, topic, 3); n != 450 {
 		t.Errorf("%d offsets committed, want 450", n)
 	}
 }
 
 // TestKeysRunInParallel has one message of each key wait for the others, before their transactions: SQLite runs these
 // one at a time.
-func TestKeysRunInParallel(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 30, 3)
+func TestKeysRunInParallel(t *testing.T) { onBenches(t, testKeysRunInParallel) }
+
+func testKeysRunInParallel(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 30, 3)
 	var together sync.WaitGroup
 	together.Add(3)
 	c := b.consumer(t, ConsumerConfig{Concurrency: 3, Attempts: 1, DeadLetters: publishFunc(func(m outbox.Message) {
@@ -201,7 +53,7 @@ func TestKeysRunInParallel(t *testing.T) {
 			together.Done()
 			together.Wait()
 		}
-	})}, func(context.Context, *sql.Tx, outbox.Message) error { return outbox.Poison(errors.New("no")) }, "orders")
+	})}, func(context.Context, *sql.Tx, outbox.Message) error { return outbox.Poison(errors.New("no")) }, topic)
 	start(t, c)
 	eventually(t, "all dead", func() bool { return c.Stats().Dead == 30 })
 }
@@ -215,9 +67,11 @@ func (f publishFunc) Publish(_ context.Context, msgs []outbox.Message) []error {
 	return nil
 }
 
-func TestSlowKeyHoldsUpNoOther(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 100, 5)
+func TestSlowKeyHoldsUpNoOther(t *testing.T) { onBenches(t, testSlowKeyHoldsUpNoOther) }
+
+func testSlowKeyHoldsUpNoOther(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 100, 5)
 	var heal atomic.Bool
 	c := b.consumer(t, ConsumerConfig{Attempts: 1 << 30, MaxBackoff: 20 * time.Millisecond},
 		func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
@@ -225,22 +79,24 @@ func TestSlowKeyHoldsUpNoOther(t *testing.T) {
 				return errors.New("not yet")
 			}
 			return insertHandled(ctx, tx, m)
-		}, "orders")
+		}, topic)
 	stop := start(t, c)
 	eventually(t, "the other keys are handled", func() bool { return c.Stats().Handled == 80 })
-	eventually(t, "offset committed up to the gap", func() bool { return b.committed(t, "orders", 1) == 2 })
+	eventually(t, "offset committed up to the gap", func() bool { return b.committed(t, topic, 1) == 2 })
 	heal.Store(true)
 	eventually(t, "all handled", func() bool { return c.Stats().Handled == 100 })
 	stop()
 	b.check(t, 100)
-	if n := b.committed(t, "orders", 1); n != 100 {
+	if n := b.committed(t, topic, 1); n != 100 {
 		t.Errorf("%d offsets committed, want 100", n)
 	}
 }
 
-func TestDeadLetters(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 20, 2)
+func TestDeadLetters(t *testing.T) { onBenches(t, testDeadLetters) }
+
+func testDeadLetters(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 20, 2)
 	c := b.consumer(t, ConsumerConfig{Attempts: 3}, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
 		switch m.ID {
 		case "id-4":
@@ -249,21 +105,21 @@ func TestDeadLetters(t *testing.T) {
 			return outbox.Poison(errors.New("no such article"))
 		}
 		return insertHandled(ctx, tx, m)
-	}, "orders")
+	}, topic)
 	stop := start(t, c)
 	eventually(t, "18 handled, 2 dead", func() bool { s := c.Stats(); return s.Handled == 18 && s.Dead == 2 })
 	stop()
 	if f := c.Stats().Failures; f != 4 {
 		t.Errorf("%d failures, want 3 and 1", f)
 	}
-	if n := b.committed(t, "orders", 1); n != 20 {
+	if n := b.committed(t, topic, 1); n != 20 {
 		t.Errorf("%d offsets committed, want 20", n)
 	}
 	var dead []outbox.Message
 	d := b.consumer(t, ConsumerConfig{Source: "operator"}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
 		dead = append(dead, m)
 		return nil
-	}, "orders.dead")
+	}, topic+deadSuffix)
 	stop = start(t, d)
 	eventually(t, "dead letters read", func() bool { return d.Stats().Handled == 2 })
 	stop()
@@ -273,7 +129,7 @@ func TestDeadLetters(t *testing.T) {
 		{"amends-error": "no such article", "amends-attempts": "1", "amends-offset": "9"},
 	} {
 		m := dead[i]
-		want["amends-topic"], want["amends-partition"], want["amends-group"], want["ce_type"] = "orders", "0", "group", "orders"
+		want["amends-topic"], want["amends-partition"], want["amends-group"], want["ce_type"] = topic, "0", b.group, topic
 		for name, value := range want {
 			if !strings.Contains(m.Headers[name], value) {
 				t.Errorf("%s: header %s is %q, want %q", m.ID, name, m.Headers[name], value)
@@ -285,15 +141,17 @@ func TestDeadLetters(t *testing.T) {
 	}
 }
 
-func TestCrashBeforeOffsetCommit(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 2}})
-	b.publish(t, "orders", 0, 200, 7)
-	c := b.consumer(t, ConsumerConfig{CommitInterval: time.Hour}, insertHandled, "orders")
+func TestCrashBeforeOffsetCommit(t *testing.T) { onBenches(t, testCrashBeforeOffsetCommit) }
+
+func testCrashBeforeOffsetCommit(t *testing.T, b *bench) {
+	topic := b.topic(t, 2)
+	b.publish(t, topic, 0, 200, 7)
+	c := b.consumer(t, ConsumerConfig{CommitInterval: time.Hour}, insertHandled, topic)
 	// The crash: a generation whose offsets never reach the broker.
 	gen := &generation{c: c, handling: t.Context(), slots: make(chan struct{}, 1), chains: map[chainKey]*chain{}}
 	ended, end := context.WithCancel(t.Context())
 	for part := range 2 {
-		tr := newTracker("orders", part, 0)
+		tr := newTracker(topic, part, 0)
 		gen.workers.Go(func() error { return gen.fetch(ended, tr) })
 	}
 	eventually(t, "some are handled", func() bool { return c.Stats().Handled > 120 })
@@ -302,10 +160,10 @@ func TestCrashBeforeOffsetCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := c.Stats().Handled
-	if n := b.committed(t, "orders", 2); n != 0 {
+	if n := b.committed(t, topic, 2); n != 0 {
 		t.Fatalf("%d offsets are committed", n)
 	}
-	c = b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
+	c = b.consumer(t, ConsumerConfig{}, insertHandled, topic)
 	stop := start(t, c)
 	eventually(t, "all seen", func() bool { return c.Stats().Handled+c.Stats().Duplicates == 200 })
 	stop()
@@ -315,53 +173,58 @@ func TestCrashBeforeOffsetCommit(t *testing.T) {
 	}
 }
 
-func TestRebalanceUnderLoad(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 6}})
+func TestRebalanceUnderLoad(t *testing.T) { onBenches(t, testRebalanceUnderLoad) }
+
+func testRebalanceUnderLoad(t *testing.T, b *bench) {
+	topic := b.topic(t, 6)
 	total := func(cs ...*Consumer) (n uint64) {
 		for _, c := range cs {
 			n += c.Stats().Handled
 		}
 		return n
 	}
-	slow := func(ctx context.Context, tx *sql.Tx, m outbox.Message) error { return insertHandled(ctx, tx, m) }
-	one, two, three := b.consumer(t, ConsumerConfig{}, slow, "orders"), b.consumer(t, ConsumerConfig{}, slow, "orders"),
-		b.consumer(t, ConsumerConfig{}, slow, "orders")
+	one, two, three := b.consumer(t, ConsumerConfig{}, insertHandled, topic), b.consumer(t, ConsumerConfig{}, insertHandled, topic),
+		b.consumer(t, ConsumerConfig{}, insertHandled, topic)
 	start(t, one)
 	stopTwo := start(t, two)
-	published, enough, load := 0, make(chan struct{}), make(chan struct{})
-	go func() {
+	var published atomic.Int64
+	load, shared := make(chan struct{}), make(chan struct{})
+	share := sync.OnceFunc(func() { close(shared) })
+	t.Cleanup(func() { share(); <-load })
+	go func() { // until all three had their share, and a little longer
 		defer close(load)
-		for more := true; more; {
-			b.publish(t, "orders", published, 100, 23)
-			published += 100
-			for behind := true; behind && more; behind = total(one, two, three)+300 < uint64(published) {
-				select {
-				case <-enough:
-					more = false
-				case <-time.After(time.Millisecond):
-				}
+		for left := 5; left > 0; {
+			select {
+			case <-shared:
+				left--
+			default:
 			}
+			eventually(t, "room", func() bool { return published.Load() < int64(total(one, two, three))+500 || t.Failed() })
+			b.publish(t, topic, int(published.Load()), 100, 23)
+			published.Add(100)
 		}
 	}()
 	eventually(t, "two share", func() bool { return one.Stats().Handled > 100 && two.Stats().Handled > 100 })
 	start(t, three)
 	eventually(t, "the third has its share", func() bool { return three.Stats().Handled > 50 })
+	share()
 	stopTwo()
-	close(enough)
 	<-load
-	eventually(t, "all handled", func() bool { return total(one, two, three) == uint64(published) })
-	b.check(t, published)
+	eventually(t, "all handled", func() bool { return total(one, two, three) == uint64(published.Load()) })
+	b.check(t, int(published.Load()))
 }
 
-func TestDrainFinishesWhatRuns(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 10, 1)
+func TestDrainFinishesWhatRuns(t *testing.T) { onBenches(t, testDrainFinishesWhatRuns) }
+
+func testDrainFinishesWhatRuns(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 10, 1)
 	entered, release := make(chan struct{}, 10), make(chan struct{})
 	c := b.consumer(t, ConsumerConfig{}, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
 		entered <- struct{}{}
 		<-release
 		return insertHandled(ctx, tx, m)
-	}, "orders")
+	}, topic)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
@@ -376,7 +239,7 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 		t.Error("what was running did not finish")
 	}
 	b.check(t, handled)
-	if n := b.committed(t, "orders", 1); n != int64(handled) {
+	if n := b.committed(t, topic, 1); n != int64(handled) {
 		t.Errorf("%d offsets committed for %d messages handled", n, handled)
 	}
 }
@@ -393,9 +256,13 @@ func TestNothingBeginsAfterTheGeneration(t *testing.T) {
 }
 
 func TestForeignMessagesAndControlRecords(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	onBenches(t, testForeignMessagesAndControlRecords)
+}
+
+func testForeignMessagesAndControlRecords(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
 	w := &kafka.Writer{
-		Addr: kafka.TCP(b.kafka.Addr()), Topic: "orders", BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll,
+		Addr: kafka.TCP(b.brokers[0]), Topic: topic, BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll,
 		Transport: &kafka.Transport{},
 	}
 	defer w.Close()
@@ -408,9 +275,9 @@ func TestForeignMessagesAndControlRecords(t *testing.T) {
 	c := b.consumer(t, ConsumerConfig{}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
 		ids <- m.ID
 		return nil
-	}, "orders")
+	}, topic)
 	start(t, c)
-	for _, want := range []string{"orders/0/0", "orders/0/1"} {
+	for _, want := range []string{topic + "/0/0", topic + "/0/1"} {
 		if got := <-ids; got != want {
 			t.Errorf("id %q, want %q", got, want)
 		}
@@ -453,62 +320,59 @@ func TestForeignMessagesAndControlRecords(t *testing.T) {
 }
 
 func TestDoneCacheSavesTransactionsOnly(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	r, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Logger: silent})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	client := redis.NewClient(&redis.Options{Addr: r.Addr(), MaxRetries: -1})
+	onBenches(t, testDoneCacheSavesTransactionsOnly)
+}
+
+func testDoneCacheSavesTransactionsOnly(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
+	addr, stop := b.redis(t)
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
 	defer client.Close()
 	keys, err := outbox.NewRedisKeys(client, &outbox.RedisConfig{Logger: silent, Pause: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.publish(t, "orders", 0, 50, 3)
-	c := b.consumer(t, ConsumerConfig{Done: keys}, insertHandled, "orders")
+	b.publish(t, topic, 0, 50, 3)
+	c := b.consumer(t, ConsumerConfig{Done: keys}, insertHandled, topic)
 	start(t, c)
 	eventually(t, "50 handled", func() bool { return c.Stats().Handled == 50 })
 	eventually(t, "marked", func() bool { n, _ := client.DBSize(t.Context()).Result(); return n == 50 })
 	if _, err := b.db.ExecContext(t.Context(), `DELETE FROM amends_inbox`); err != nil { // only the cache knows now
 		t.Fatal(err)
 	}
-	b.publish(t, "orders", 0, 50, 3)
+	b.publish(t, topic, 0, 50, 3)
 	eventually(t, "50 duplicates", func() bool { return c.Stats().Duplicates == 50 })
 	b.check(t, 50)
-	r.Close() // an outage: the claims do the work
-	b.publish(t, "orders", 50, 50, 3)
+	stop() // an outage: the claims do the work
+	b.publish(t, topic, 50, 50, 3)
 	eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
-	b.publish(t, "orders", 50, 50, 3)
+	b.publish(t, topic, 50, 50, 3)
 	eventually(t, "100 duplicates", func() bool { return c.Stats().Duplicates == 100 })
 }
 
 func TestBrokerRestartUnderConsumer(t *testing.T) {
-	cfg := outboxdev.KafkaConfig{Dir: t.TempDir(), Topics: map[string]int{"orders": 2}}
-	b := newBench(t, cfg)
-	c := b.consumer(t, ConsumerConfig{}, insertHandled, "orders")
-	start(t, c)
-	b.publish(t, "orders", 0, 100, 5)
-	eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
-	cfg.Addr, cfg.Logger = b.kafka.Addr(), silent
-	b.kafka.Close()
-	k, err := outboxdev.StartKafka(&cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	b.publish(t, "orders", 100, 100, 5)
-	eventually(t, "200 handled", func() bool { return c.Stats().Handled == 200 })
-	b.check(t, 200)
+	onOwnBenches(t, func(t *testing.T, b *bench) {
+		topic := b.topic(t, 2)
+		c := b.consumer(t, ConsumerConfig{}, insertHandled, topic)
+		start(t, c)
+		b.publish(t, topic, 0, 100, 5)
+		eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
+		b.restart()
+		b.publish(t, topic, 100, 100, 5)
+		eventually(t, "200 handled", func() bool { return c.Stats().Handled == 200 })
+		b.check(t, 200)
+	})
 }
 
-func TestDatabaseOutageCostsNoAttempt(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+func TestDatabaseOutageCostsNoAttempt(t *testing.T) { onBenches(t, testDatabaseOutageCostsNoAttempt) }
+
+func testDatabaseOutageCostsNoAttempt(t *testing.T, b *bench) {
+	topic := b.topic(t, 1)
 	if _, err := b.db.ExecContext(t.Context(), `ALTER TABLE amends_inbox RENAME TO away`); err != nil {
 		t.Fatal(err)
 	}
-	b.publish(t, "orders", 0, 5, 1)
-	c := b.consumer(t, ConsumerConfig{Attempts: 2, MaxBackoff: 10 * time.Millisecond}, insertHandled, "orders")
+	b.publish(t, topic, 0, 5, 1)
+	c := b.consumer(t, ConsumerConfig{Attempts: 2, MaxBackoff: 10 * time.Millisecond}, insertHandled, topic)
 	start(t, c)
 	eventually(t, "it tries on", func() bool { return c.Stats().Failures > 10 })
 	if _, err := b.db.ExecContext(t.Context(), `ALTER TABLE away RENAME TO amends_inbox`); err != nil {

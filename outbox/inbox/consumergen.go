@@ -209,7 +209,7 @@ func (g *generation) handle(it *item) (fault bool, err error) {
 	})
 	switch {
 	case err != nil:
-		return ran && g.handling.Err() == nil && c.db.PingContext(g.handling) == nil, err
+		return ran && g.handling.Err() == nil && !c.inbox.d.Retryable(err) && c.db.PingContext(g.handling) == nil, err
 	case first:
 		c.handled.Add(1)
 	default:

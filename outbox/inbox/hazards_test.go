@@ -14,7 +14,6 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/amends-dev/amends/outbox"
-	"github.com/amends-dev/amends/outbox/outboxdev"
 )
 
 // emptyBatch is what Kafka's cleaner keeps of an idempotent producer's last batch: the header.
@@ -65,8 +64,9 @@ func TestCompactedTailIsPassed(t *testing.T) {
 
 // the dead letter, with its headers on top, is too large for its topic: the partition stops.
 func TestDeadLetterTooLarge(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 6, 1)
+	b := inProcess(t)
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 6, 1)
 	var dead []outbox.Message
 	pub := outbox.PublishFunc(func(_ context.Context, m outbox.Message) error {
 		if len(m.Body) > 0 {
@@ -80,7 +80,7 @@ func TestDeadLetterTooLarge(t *testing.T) {
 			return errors.New("no")
 		}
 		return insertHandled(ctx, tx, m)
-	}, "orders")
+	}, topic)
 	stop := start(t, c)
 	eventually(t, "all seen", func() bool { return c.Stats().Dead+c.Stats().Handled >= 6 })
 	stop()
@@ -91,7 +91,8 @@ func TestDeadLetterTooLarge(t *testing.T) {
 
 // a message whose transaction can never commit is tried for ever, and all behind it in the partition's offsets.
 func TestCommitThatAlwaysFails(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
+	b := inProcess(t)
+	topic := b.topic(t, 1)
 	b.db.SetMaxOpenConns(1)
 	for _, s := range []string{"PRAGMA foreign_keys = 1", "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
 		"CREATE TABLE children (id INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"} {
@@ -99,7 +100,7 @@ func TestCommitThatAlwaysFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.publish(t, "orders", 0, 6, 1)
+	b.publish(t, topic, 0, 6, 1)
 	c := b.consumer(t, ConsumerConfig{Attempts: 3, MaxBackoff: 20 * time.Millisecond}, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
 		if m.ID == "id-2" {
 			if _, err := tx.ExecContext(ctx, "PRAGMA defer_foreign_keys = 1"); err != nil {
@@ -109,7 +110,7 @@ func TestCommitThatAlwaysFails(t *testing.T) {
 			return err
 		}
 		return insertHandled(ctx, tx, m)
-	}, "orders")
+	}, topic)
 	stop := start(t, c)
 	for end := time.Now().Add(4 * time.Second); c.Stats().Dead == 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,10 @@ import (
 
 	"github.com/amends-dev/amends/outbox"
 )
+
+// claimTries is how often Once claims before it gives up on a database that lets
+// others win.
+const claimTries = 5
 
 // Inbox remembers the messages of one source. Safe for concurrent use.
 type Inbox struct {
@@ -36,33 +39,41 @@ func (in *Inbox) Once(ctx context.Context, db *sql.DB, id string, fn func(tx *sq
 	if err != nil {
 		return false, err
 	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return false, fmt.Errorf("inbox: begin: %w", err)
-	}
-	defer conn.Close() // gives it back to the pool; its error says nothing about the transaction
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return false, fmt.Errorf("inbox: begin: %w", err)
-	}
-	defer func() { // ErrTxDone: it was committed, or rolled back when ctx ended
-		if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
-			_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // as below
+	for tries := 1; ; tries++ {
+		first, ran, err := in.try(ctx, db, key, fn)
+		if err == nil || ran || tries == claimTries || !in.d.Retryable(err) || ctx.Err() != nil {
+			return first, err
 		}
-	}()
-	claim, err := Claim(ctx, tx, in.d, key)
-	if err != nil || !claim.First {
-		return false, err
 	}
-	if err := fn(tx); err != nil {
-		return false, err
+}
+
+// errDuplicate rolls a transaction back that has nothing to do.
+var errDuplicate = errors.New("inbox: handled before")
+
+// try claims key and runs fn, once. ran tells whether fn was called.
+func (in *Inbox) try(ctx context.Context, db *sql.DB, key string, fn func(tx *sql.Tx) error) (first, ran bool, err error) {
+	var own error // Claim's or fn's
+	err = outbox.InTx(ctx, db, nil, func(tx *sql.Tx) error {
+		var claim Claimed
+		if claim, own = Claim(ctx, tx, in.d, key); own != nil {
+			return own
+		}
+		if !claim.First {
+			return errDuplicate
+		}
+		ran = true
+		own = fn(tx)
+		return own
+	})
+	switch {
+	case err == nil:
+		return true, true, nil
+	case own != nil:
+		return false, ran, own
+	case !ran && errors.Is(err, errDuplicate):
+		return false, false, nil
 	}
-	if err := tx.Commit(); err != nil {
-		// Not back into the pool: its transaction may still be open.
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // its error is the one given here
-		return false, fmt.Errorf("inbox: commit: %w", err)
-	}
-	return true, nil
+	return false, ran, fmt.Errorf("inbox: %w", err)
 }
 
 // Key is the claim key of a message of this inbox, for Claim and Record in a
@@ -88,17 +99,20 @@ func (in *Inbox) Key(id string) (string, error) {
 	return in.source + "\x00" + id, nil
 }
 
-// Purge forgets up to limit claims of messages (of keys made by Inbox.Key) made
-// before a time by the database's clock,
+// Purge forgets up to limit claims made before a time by the database's clock,
 // oldest first, and answers how many. Keep claims longer than a message can come
 // again: the topic's retention plus the longest outage of a relay. Call it until
-// it answers less than limit. Other claims stay, above all those of the sdk's guard:
-// an undo that finds none takes it that nothing was done.
+// it answers less than limit.
 func Purge(ctx context.Context, db *sql.DB, d *outbox.Dialect, before time.Time, limit int) (int, error) {
 	if limit <= 0 {
 		return 0, errors.New("inbox: purge: the limit must be above 0")
 	}
-	n, err := affected(db.ExecContext(ctx, d.InboxSQL().Purge, before.UnixMicro(), limit))
+	stmts := d.InboxSQL()
+	var n int64
+	err := outbox.InTx(ctx, db, &sql.TxOptions{Isolation: stmts.Isolation}, func(tx *sql.Tx) (err error) {
+		n, err = affected(tx.ExecContext(ctx, stmts.Purge, before.UnixMicro(), limit))
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("inbox: purge: %w", err)
 	}

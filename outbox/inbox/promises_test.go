@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/amends-dev/amends/outbox"
-	"github.com/amends-dev/amends/outbox/outboxdev"
 )
 
 // Kills c6: while the dead letters cannot be written, the message is not passed, and no offset is committed behind it.
 func TestDeadLetterOutagePassesNothing(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 3, 3) // three keys
+	b := inProcess(t)
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 3, 3) // three keys
 	var tries, open atomic.Int32
 	pub := outbox.PublishFunc(func(context.Context, outbox.Message) error {
 		tries.Add(1)
@@ -30,14 +30,14 @@ func TestDeadLetterOutagePassesNothing(t *testing.T) {
 				return errors.New("no")
 			}
 			return insertHandled(ctx, tx, m)
-		}, "orders")
+		}, topic)
 	start(t, c)
 	eventually(t, "it tries on", func() bool { return tries.Load() > 5 && c.Stats().Handled == 2 })
-	if n := b.committed(t, "orders", 1); n != 0 || c.Stats().Dead != 0 {
+	if n := b.committed(t, topic, 1); n != 0 || c.Stats().Dead != 0 {
 		t.Errorf("offset %d committed, %d dead: the message is nowhere", n, c.Stats().Dead)
 	}
 	open.Store(1)
-	eventually(t, "all committed", func() bool { return b.committed(t, "orders", 1) == 3 && c.Stats().Dead == 1 })
+	eventually(t, "all committed", func() bool { return b.committed(t, topic, 1) == 3 && c.Stats().Dead == 1 })
 }
 
 type memDone struct{ marked atomic.Int32 }
@@ -53,8 +53,9 @@ func (d *memDone) MarkDone(_ context.Context, _ string, ids []string) error {
 
 // Kills c2: what has not been handled is not in the done cache, however often the cache is written meanwhile.
 func TestNothingIsMarkedBeforeTheWork(t *testing.T) {
-	b := newBench(t, outboxdev.KafkaConfig{Topics: map[string]int{"orders": 1}})
-	b.publish(t, "orders", 0, 1, 1)
+	b := inProcess(t)
+	topic := b.topic(t, 1)
+	b.publish(t, topic, 0, 1, 1)
 	var done memDone
 	var fails atomic.Int32
 	fails.Store(20)
@@ -66,7 +67,7 @@ func TestNothingIsMarkedBeforeTheWork(t *testing.T) {
 				return errors.New("not yet")
 			}
 			return insertHandled(ctx, tx, m)
-		}, "orders")
+		}, topic)
 	start(t, c)
 	eventually(t, "marked", func() bool { return c.Stats().Handled == 1 && done.marked.Load() > 0 })
 	if early.Load() != 0 || done.marked.Load() != 1 {

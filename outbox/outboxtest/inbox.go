@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,7 +52,8 @@ func testClaim(e *env) {
 		if c, err = inbox.Claim(e.ctx, tx, e.d, "k"); err != nil || c.First || c.Reply != nil {
 			e.Errorf("again in the same transaction: %+v, %v", c, err)
 		}
-		return inbox.Record(e.ctx, tx, e.d, "k", []byte("a\x00b"))
+		return errors.Join(inbox.Record(e.ctx, tx, e.d, "k", []byte("a\x00b")),
+			inbox.Record(e.ctx, tx, e.d, "k", []byte("a\x00b"))) // which changes nothing
 	}))
 	if c := e.claim("k"); c.First || string(c.Reply) != "a\x00b" {
 		e.Errorf("the duplicate got %+v", c)
@@ -83,38 +85,61 @@ func testClaimAnyKey(e *env) {
 	}
 }
 
+// testClaimWaits has a claim meet one that is not committed yet.
+func testClaimWaits(e *env) {
+	for _, commit := range []bool{true, false} {
+		key := fmt.Sprint("waits for ", commit)
+		claimed, end := make(chan struct{}), make(chan struct{})
+		first := make(chan error, 1)
+		go func() {
+			first <- e.inTx(func(tx *sql.Tx) error {
+				_, err := inbox.Claim(e.ctx, tx, e.d, key)
+				close(claimed)
+				<-end
+				if err == nil && !commit {
+					err = errRollback
+				}
+				return err
+			})
+		}()
+		<-claimed
+		second := make(chan inbox.Claimed, 1)
+		go func() { second <- e.claim(key) }()
+		select {
+		case c := <-second:
+			e.Errorf("a claim did not wait for the one under way: %+v", c)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(end)
+		if err := <-first; !errors.Is(err, errRollback) {
+			e.must(err)
+		}
+		if c := <-second; c.First == commit {
+			e.Errorf("the other's commit is %v, and this claim is first: %v", commit, c.First)
+		}
+	}
+}
+
 // testConcurrentClaims races for keys; some winners roll back.
 func testConcurrentClaims(e *env) {
 	const racers = 8
 	for round := range 10 {
 		key := strings.Repeat("r", round+1)
-		var first, replies atomic.Int64
+		var first atomic.Int64
 		var wg sync.WaitGroup
 		errs := make([]error, racers)
 		for i := range racers {
 			wg.Go(func() {
-				won := false
-				errs[i] = e.inTx(func(tx *sql.Tx) error {
-					c, err := inbox.Claim(e.ctx, tx, e.d, key)
-					if err != nil {
-						return err
-					}
-					if string(c.Reply) == "done" {
-						replies.Add(1)
-					}
-					if c.First && i%3 == 0 {
-						return errRollback
-					}
-					if won = c.First; won {
-						return inbox.Record(e.ctx, tx, e.d, key, []byte("done"))
-					}
-					return nil
-				})
-				if errs[i] == nil && won {
-					first.Add(1)
+				won, err := e.race(key, i%3 == 0)
+				for e.d.Retryable(err) {
+					won, err = e.race(key, i%3 == 0)
 				}
-				if errors.Is(errs[i], errRollback) {
-					errs[i] = nil
+				if errors.Is(err, errRollback) {
+					return
+				}
+				errs[i] = err
+				if won {
+					first.Add(1)
 				}
 			})
 		}
@@ -124,6 +149,29 @@ func testConcurrentClaims(e *env) {
 			e.Fatalf("round %d: %d racers were first and committed", round, first.Load())
 		}
 	}
+}
+
+// race claims a key. Who is first records a reply and commits, or rolls back;
+// who is not has to find the reply.
+func (e *env) race(key string, rollback bool) (won bool, err error) {
+	err = e.inTx(func(tx *sql.Tx) error {
+		c, err := inbox.Claim(e.ctx, tx, e.d, key)
+		if err != nil {
+			return err
+		}
+		if !c.First {
+			if string(c.Reply) != "done" {
+				return fmt.Errorf("the duplicate of %q found the reply %q", key, c.Reply)
+			}
+			return nil
+		}
+		if rollback {
+			return errRollback
+		}
+		won = true
+		return inbox.Record(e.ctx, tx, e.d, key, []byte("done"))
+	})
+	return won && err == nil, err
 }
 
 func testOnce(e *env) {

@@ -15,6 +15,7 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -25,8 +26,9 @@ import (
 // Open makes an empty database for one test and closes it when the test ends.
 type Open func(t *testing.T) (*sql.DB, *outbox.Dialect)
 
-// Run runs the whole suite, each test on a database of its own.
-func Run(t *testing.T, open Open) {
+// Run runs the suite, each test on a database of its own. only names tests of it;
+// none means all.
+func Run(t *testing.T, open Open, only ...string) {
 	tests := []struct {
 		name string
 		fn   func(*env)
@@ -34,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"Migrate", testMigrate},
 		{"CommittedInOrder", testCommittedInOrder},
 		{"RolledBackNever", testRolledBackNever},
+		{"WriteMany", testWriteMany},
 		{"AnyBytes", testAnyBytes},
 		{"IllegalMessages", testIllegalMessages},
 		{"TxEnds", testTxEnds},
@@ -58,12 +61,15 @@ func Run(t *testing.T, open Open) {
 		{"FullManyWriters", testFullManyWriters},
 		{"Claim", testClaim},
 		{"ClaimAnyKey", testClaimAnyKey},
+		{"ClaimWaits", testClaimWaits},
 		{"ConcurrentClaims", testConcurrentClaims},
 		{"Once", testOnce},
 		{"Purge", testPurge},
 	}
 	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) { tc.fn(newEnv(t, open)) })
+		if len(only) == 0 || slices.Contains(only, tc.name) {
+			t.Run(tc.name, func(t *testing.T) { tc.fn(newEnv(t, open)) })
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,31 @@ func testRolledBackNever(e *env) {
 		e.Fatalf("%d messages were published, want 10", n)
 	}
 	e.once("never", 0)
+}
+
+// testWriteMany has one Write that needs several statements for each partition,
+// because of the number of messages and of their size.
+func testWriteMany(e *env) {
+	const keys, each = 7, 150
+	var msgs []outbox.Message
+	for i := 1; i <= each; i++ {
+		for k := range keys {
+			m := message(fmt.Sprint("k", k), i)
+			if i%40 == 0 {
+				m.Headers = map[string]string{"fill": strings.Repeat("f", 600_000)}
+			}
+			msgs = append(msgs, m)
+		}
+	}
+	e.write(msgs...)
+	if rows := e.depth().Rows; rows != keys*each {
+		e.Fatalf("%d rows, want %d", rows, keys*each)
+	}
+	e.relay(e.log, relayConfig())
+	e.empty()
+	for k := range keys {
+		e.once(fmt.Sprint("k", k), each)
+	}
 }
 
 func testAnyBytes(e *env) {

@@ -19,23 +19,23 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: compose FILE")
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: compose FILE [OVERRIDE]...")
 		os.Exit(2)
 	}
-	p, err := load(context.Background(), os.Args[1])
+	p, err := load(context.Background(), os.Args[1:])
 	if err == nil {
 		err = check(p)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "compose: %s: %v\n", os.Args[1], err)
+		fmt.Fprintf(os.Stderr, "compose: %s: %v\n", strings.Join(os.Args[1:], " "), err)
 		os.Exit(1)
 	}
-	fmt.Printf("ok: %s: %d services parsed by the Compose parser (no engine has run them)\n", os.Args[1], len(p.Services))
+	fmt.Printf("ok: %s: %d services parsed by the Compose parser (no engine has run them)\n", strings.Join(os.Args[1:], " "), len(p.Services))
 }
 
-func load(ctx context.Context, file string) (*types.Project, error) {
-	opts, err := cli.NewProjectOptions([]string{file}, cli.WithName("amends"), cli.WithEnv([]string{"AMENDS_MYSQL_PASSWORD=only-parsed"}))
+func load(ctx context.Context, files []string) (*types.Project, error) {
+	opts, err := cli.NewProjectOptions(files, cli.WithName("amends"), cli.WithEnv([]string{"AMENDS_MYSQL_PASSWORD=only-parsed"}))
 	if err != nil {
 		return nil, err
 	}

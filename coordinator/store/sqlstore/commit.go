@@ -39,7 +39,7 @@ func (s *Store) Commit(ctx context.Context, b store.Batch) error {
 		}
 		return s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
 			l := &rows.labels[i]
-			return append(args, l.name, l.value, l.of.CreatedAt.UnixMicro(), l.of.GID)
+			return append(args, l.name, l.value, s.d.bindCreated(l.of.CreatedAt), l.of.GID)
 		})
 	})
 }

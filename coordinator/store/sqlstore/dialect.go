@@ -15,25 +15,45 @@ type dialect struct {
 	now string
 	// lock ends a SELECT whose rows must not change before the transaction ends.
 	lock string
-	// lockFree is lock, but passes over rows that another transaction holds.
-	lockFree string
 	// keepNewer ends the multi-row insert of transactions: where the gid is
 	// taken, the columns that change are replaced if the version is higher.
 	keepNewer string
-	// insertNew and elseIgnore surround an insert that ignores rows it has.
-	insertNew, elseIgnore string
-	// pairs wraps a list of (a, b) rows for use behind IN.
-	pairs string
+	// elseKeep ends an insert that leaves rows alone that are there; it is
+	// given a column of the table.
+	elseKeep func(column string) string
+	// pair is the text of one (shard, epoch) among those that a check of
+	// leases accepts; pairs stand between pairsHead and pairsTail, with
+	// pairsBetween between them.
+	pair, pairsHead, pairsBetween, pairsTail string
+	// use names the index that serves a query, behind the table's alias.
+	use func(index string) string
+	// join joins two tables, the first of which is read first.
+	join string
+	// deleteFrom begins a DELETE that finds its rows by the index.
+	deleteFrom func(table, index string) string
+	// newest is the column whose index gives lists their order, the newest
+	// first. It holds the time of creation and is read downwards or, if
+	// negated, holds it with the sign turned and is read upwards.
+	newest  string
+	negated bool
+
 	// rowCounts are the sizes, descending to 1, of multi-row statements that
 	// are prepared once; larger batches are cut into them. Empty: statements
-	// are not prepared and are as large as maxVars allows.
+	// are not prepared and are as large as maxVars and maxBytes allow.
 	rowCounts []int
 	// maxVars is the largest number of parameters of a statement.
 	maxVars int
+	// maxPairs is the largest number of pairs of a check of leases.
+	maxPairs int
+	// maxBytes bounds the text of a statement of several rows, 0: no bound.
+	maxBytes int
 	// exclusive: only this process has the database open.
 	exclusive bool
 	// inTx makes the context of a database transaction that has begun.
 	inTx func(context.Context) context.Context
+	// again says whether what failed with this error is worth repeating: it
+	// was rolled back for no fault of its own, or nobody knows what became of it.
+	again func(error) bool
 	// explain turns driver errors that a person can act on into such words.
 	explain func(error) error
 }
@@ -48,9 +68,19 @@ const (
  created_at, updated_at, deadline, next_at, finished_at, event_seq, event_hash, digest, labels, body, definition) VALUES `
 	transactionVars = 19
 
-	eventsTable = ` INTO amends_events (gid, seq, at, type, data, prev, hash) VALUES `
-	eventVars   = 7
+	insertEvents = `INSERT INTO amends_events (gid, seq, at, type, data, prev, hash) VALUES `
+	eventVars    = 7
 
-	labelsTable = ` INTO amends_labels (name, value, created_at, gid) VALUES `
-	labelVars   = 4
+	insertLabels = `INSERT INTO amends_labels (name, value, %s, gid) VALUES ` // the dialect's newest
+	labelVars    = 4
+)
+
+// Indexes by what they serve, for dialect.use.
+const (
+	primaryKey    = `PRIMARY`
+	dueIndex      = `amends_due`
+	createdIndex  = `amends_created`
+	liveIndex     = `amends_live`
+	finishedIndex = `amends_finished`
+	labelsByGID   = `amends_labels_gid`
 )

@@ -1,12 +1,12 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -14,14 +14,20 @@ import (
 
 const (
 	countShards  = `SELECT COUNT(*) FROM amends_leases`
-	freeLeases   = `SELECT shard, epoch FROM amends_leases WHERE owner = '' OR expires_at <= %s ORDER BY shard LIMIT ?%s`
+	isFree       = `(owner = '' OR expires_at <= %s)`
+	freeLeases   = `SELECT shard, epoch FROM amends_leases WHERE ` + isFree + ` ORDER BY shard LIMIT ?`
+	lockFree     = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE ` + isFree + ` AND %s ORDER BY t.shard%s`
+	lockHeld     = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE owner = ? AND %s ORDER BY t.shard%s`
 	takeLeases   = `UPDATE amends_leases SET owner = ?, epoch = epoch + 1, expires_at = %s + ? WHERE %s`
 	renewLeases  = `UPDATE amends_leases SET expires_at = %s + ? WHERE owner = ?`
 	heldLeases   = `SELECT shard, epoch FROM amends_leases WHERE owner = ? ORDER BY shard`
 	freeOwned    = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner = ?`
 	freeAll      = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner <> ''`
-	countMatches = `SELECT COUNT(*) FROM amends_leases WHERE (shard, epoch) IN `
+	countMatches = `SELECT COUNT(*) FROM amends_leases t%s WHERE `
 	allEpochs    = `SELECT shard, epoch FROM amends_leases`
+
+	// maxAcquire is how many shards one Acquire takes at most.
+	maxAcquire = 4096
 )
 
 // Shards implements store.Store.
@@ -37,24 +43,70 @@ func (s *Store) Acquire(ctx context.Context, owner string, ttl time.Duration, li
 	if owner == "" {
 		return nil, errors.New("sqlstore: acquire: owner is empty: give the coordinator's name")
 	}
-	var taken []store.Lease
-	err := s.write(ctx, "acquire", func(ctx context.Context, tx *sql.Tx) (err error) {
-		taken, err = queryLeases(ctx, tx, fmt.Sprintf(freeLeases, s.d.now, s.d.lockFree), max(limit, 0))
-		if err != nil || len(taken) == 0 {
-			return err
-		}
-		args := []any{owner, ttl.Microseconds()}
-		for i := range taken {
-			taken[i].Epoch++
-			args = append(args, taken[i].Shard)
-		}
-		_, err = tx.ExecContext(ctx, fmt.Sprintf(takeLeases, s.d.now, in("shard", len(taken))), args...)
-		return err
-	})
+	a := acquisition{owner: owner, ttl: ttl, limit: max(min(limit, maxAcquire), 0)}
+	err := s.write(ctx, "acquire", func(ctx context.Context, tx *sql.Tx) error { return s.take(ctx, tx, &a) })
 	if err != nil {
 		return nil, err
 	}
-	return taken, nil
+	return a.taken, nil
+}
+
+// acquisition is one call of Acquire.
+type acquisition struct {
+	owner string
+	ttl   time.Duration
+	limit int
+	taken []store.Lease // by the last run, which may have been committed unheard
+}
+
+// take chooses without locks, so that it waits for nobody's commits, then
+// locks what it chose and takes what is still free.
+func (s *Store) take(ctx context.Context, tx *sql.Tx, a *acquisition) error {
+	if done, err := s.took(ctx, tx, a); done || err != nil {
+		return err
+	}
+	for {
+		free, err := queryLeases(ctx, tx, fmt.Sprintf(freeLeases, s.d.now), a.limit)
+		if a.taken = nil; err != nil || len(free) == 0 {
+			return err
+		}
+		which, shards := inShards("t.shard", free)
+		query := fmt.Sprintf(lockFree, s.d.use(primaryKey), s.d.now, which, s.d.lock)
+		if a.taken, err = queryLeases(ctx, tx, query, shards...); err != nil {
+			return err
+		}
+		if len(a.taken) > 0 {
+			break
+		} // else others took them all in between: see what they left
+	}
+	which, shards := inShards("shard", a.taken)
+	for i := range a.taken {
+		a.taken[i].Epoch++
+	}
+	query := fmt.Sprintf(takeLeases, s.d.now, which)
+	_, err := tx.ExecContext(ctx, query, append([]any{a.owner, a.ttl.Microseconds()}, shards...)...)
+	return err
+}
+
+// took says whether an earlier run, whose end nobody heard of, took the leases:
+// then they have its owner and its epochs.
+func (s *Store) took(ctx context.Context, tx *sql.Tx, a *acquisition) (bool, error) {
+	if len(a.taken) == 0 {
+		return false, nil
+	}
+	which, shards := inShards("t.shard", a.taken)
+	query := fmt.Sprintf(lockHeld, s.d.use(primaryKey), which, s.d.lock)
+	held, err := queryLeases(ctx, tx, query, append([]any{a.owner}, shards...)...)
+	return slices.Equal(held, a.taken), err
+}
+
+// inShards returns a condition that column is one of the leases' shards.
+func inShards(column string, leases []store.Lease) (string, []any) {
+	shards := make([]any, len(leases))
+	for i, l := range leases {
+		shards[i] = l.Shard
+	}
+	return in(column, len(leases)), shards
 }
 
 // Renew implements store.Store.
@@ -104,13 +156,18 @@ func queryLeases(ctx context.Context, tx *sql.Tx, query string, args ...any) ([]
 // newLeaseCheck counts the leases that are what they should be. Repeating a
 // lease changes nothing, so any number of them is filled up to a prepared one.
 func newLeaseCheck(d *dialect) *multi {
-	before, after, _ := strings.Cut(d.pairs, "%s")
-	return newMulti(d, countMatches+before, after+d.lock, 2)
+	m := &multi{
+		head: fmt.Sprintf(countMatches, d.use(primaryKey)) + d.pairsHead, row: d.pair, between: d.pairsBetween,
+		tail: d.pairsTail + d.lock, vars: 2,
+	}
+	return m.sized(d, d.maxPairs)
 }
 
 // checkLeases returns a *store.ConflictError unless every lease has its epoch,
 // and keeps it so until the transaction ends.
 func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Lease) error {
+	// Everybody locks in the same order, and so nobody in a circle.
+	leases = slices.SortedFunc(slices.Values(leases), func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
 	matching, err := s.leases.count(ctx, tx, leases)
 	if err != nil || matching == len(leases) {
 		return err
@@ -129,7 +186,6 @@ func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Leas
 			lost = append(lost, l.Shard)
 		}
 	}
-	slices.Sort(lost)
 	return &store.ConflictError{Shards: lost}
 }
 

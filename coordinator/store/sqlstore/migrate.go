@@ -15,7 +15,8 @@ const (
 	createVersions = `CREATE TABLE IF NOT EXISTS amends_store_migrations (
  version INTEGER PRIMARY KEY, name VARCHAR(200) NOT NULL, applied_at BIGINT NOT NULL)`
 	presentVersion = `SELECT COALESCE(MAX(version), 0) FROM amends_store_migrations`
-	insertVersion  = `INSERT INTO amends_store_migrations (version, name, applied_at) VALUES (?, ?, %s)`
+	insertVersion  = `INSERT INTO amends_store_migrations (version, name, applied_at) VALUES (?, ?, %s)%s`
+	firstVersion   = `SELECT version FROM amends_store_migrations WHERE version = 1%s`
 	insertShards   = `INSERT INTO amends_leases (shard, owner, epoch, expires_at) VALUES `
 )
 
@@ -47,15 +48,18 @@ func readMigrations(files fs.FS) ([]migration, error) {
 	return all, nil
 }
 
-// migrate brings the schema up to date, each step in a transaction, and makes
-// the shards of a new store.
+// migrate brings the schema up to date, each step in a transaction (as far as
+// the database has them for schemas), and makes the shards of a new store.
 func (s *Store) migrate(ctx context.Context, cfg *Config) error {
 	all, err := readMigrations(s.d.migrations)
 	if err != nil {
 		return err
 	}
 	var present int
-	err = s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, presentVersion).Scan(&present); err == nil {
+			return nil
+		} // else the table is missing, most likely; a user who may not create any does not get here
 		if _, err := tx.ExecContext(ctx, createVersions); err != nil {
 			return err
 		}
@@ -72,12 +76,17 @@ func (s *Store) migrate(ctx context.Context, cfg *Config) error {
 		if m.version <= present {
 			continue
 		}
-		if err := s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.apply(ctx, tx, m) }); err != nil {
+		err := s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.apply(ctx, tx, m) })
+		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
 		cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "sqlstore: schema changed", slog.String("migration", m.name))
 	}
-	return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.prepareLeases(ctx, tx, cfg.Shards) })
+	return s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.prepareLeases(ctx, tx, cfg.Shards) })
+}
+
+func (s *Store) migrating(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	return s.repeat(ctx, "migrate", func() error { return s.transact(ctx, fn) })
 }
 
 func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
@@ -89,7 +98,7 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, fmt.Sprintf(insertVersion, s.d.now), m.version, m.name)
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(insertVersion, s.d.now, s.d.elseKeep(`version`)), m.version, m.name)
 	return err
 }
 
@@ -97,6 +106,10 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
 // admits one process at a time, it ends all leases: their owners are dead.
 func (s *Store) prepareLeases(ctx context.Context, tx *sql.Tx, shards int) error {
 	var n int
+	// Two processes may create a store at the same time, with different ideas.
+	if err := tx.QueryRowContext(ctx, fmt.Sprintf(firstVersion, s.d.lock)).Scan(&n); err != nil {
+		return err
+	}
 	if err := tx.QueryRowContext(ctx, countShards).Scan(&n); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,7 +59,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func closeStore(t *testing.T, st store.Store) {
+func closeStore(t testing.TB, st store.Store) {
 	t.Helper()
 	if err := st.Close(); err != nil {
 		t.Error(err)
@@ -154,14 +155,18 @@ func TestShardsAreFixed(t *testing.T) {
 	}
 }
 
-// TestSameTranscript runs the same workload on memory and on SQLite.
+// TestSameTranscript runs the same workload on memory, SQLite and MySQL.
 func TestSameTranscript(t *testing.T) {
 	for seed := uint64(1); seed <= 2; seed++ {
 		st := memstore.New(&memstore.Config{Shards: storetest.Shards})
 		inMemory := storetest.Transcript(t, storetest.Backend{Open: func() store.Store { return st }}, seed, 250)
-		onDisk := storetest.Transcript(t, backend(t), seed, 250)
-		if inMemory != onDisk {
-			t.Errorf("seed %d: the transcripts differ:\n%.2000s\n----\n%.2000s", seed, inMemory, onDisk)
+		for name, b := range map[string]func(t *testing.T) storetest.Backend{"sqlite": backend, "mysql": mysqlBackend} {
+			t.Run(fmt.Sprintf("%s seed %d", name, seed), func(t *testing.T) {
+				inSQL := storetest.Transcript(t, b(t), seed, 250)
+				if inMemory != inSQL {
+					t.Errorf("the transcripts differ:\n%.2000s\n----\n%.2000s", inMemory, inSQL)
+				}
+			})
 		}
 		if len(inMemory) < 1000 {
 			t.Errorf("seed %d: the transcript is short: %s", seed, inMemory)

@@ -25,9 +25,12 @@ func TestQueryPlans(t *testing.T) {
 		text string
 		args []any
 	}
-	list := func(q store.Query, c *store.Cursor) query { text, args := listQuery(q, c, 5); return query{text, args} }
-	count := func(q store.Query) query { text, args := countQuery(q); return query{text, args} }
-	due := func(q store.DueQuery) query { text, args := dueQuery(q); return query{text, args} }
+	list := func(q store.Query, c *store.Cursor) query {
+		text, args := s.d.listQuery(q, c, 5)
+		return query{text, args}
+	}
+	count := func(q store.Query) query { text, args := s.d.countQuery(q); return query{text, args} }
+	due := func(q store.DueQuery) query { text, args := s.d.dueQuery(q); return query{text, args} }
 	shards, now := []int{1, 2, 3}, time.Unix(9, 0)
 	for name, c := range map[string]struct {
 		query
@@ -48,7 +51,7 @@ func TestQueryPlans(t *testing.T) {
 		"live after": {list(store.Query{Unfinished: true, States: []uint8{6}}, after),
 			[]string{"INDEX amends_live (created_at<?)"}},
 		"label": {list(store.Query{Labels: label}, nil),
-			[]string{"l USING PRIMARY KEY (name=? AND value=?)", "SEARCH x EXISTS USING"}},
+			[]string{"l USING PRIMARY KEY (name=? AND value=?)", "SEARCH x USING"}},
 		"label after": {list(store.Query{Labels: label}, after),
 			[]string{"l USING PRIMARY KEY (name=? AND value=? AND created_at<?)"}},
 		"count":          {count(store.Query{}), []string{"INDEX amends_live", "COVERING INDEX amends_finished"}},

@@ -3,15 +3,14 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"time"
 )
 
 const (
-	finishedBefore = `SELECT gid FROM amends_transactions WHERE finished_at < ? ORDER BY finished_at, gid LIMIT ?`
-
-	deleteEvents       = `DELETE FROM amends_events WHERE `
-	deleteLabels       = `DELETE FROM amends_labels WHERE `
-	deleteTransactions = `DELETE FROM amends_transactions WHERE `
+	finishedBefore = `SELECT gid FROM amends_transactions t%s WHERE t.finished_at < ?
+ ORDER BY t.finished_at, t.gid LIMIT ?%s`
+	stillFinished = `SELECT COUNT(*) FROM amends_transactions t%s WHERE t.finished_at < ? AND %s%s`
 
 	// purgeChunk is how many transactions go in one database transaction:
 	// commits wait no longer than one chunk takes.
@@ -22,11 +21,7 @@ const (
 func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (purged int, err error) {
 	for {
 		want := max(0, min(limit-purged, purgeChunk))
-		var n int
-		err := s.write(ctx, "purge", func(ctx context.Context, tx *sql.Tx) (err error) {
-			n, err = purgeSome(ctx, tx, before, want)
-			return err
-		})
+		n, err := s.purgeSome(ctx, before, want)
 		if err != nil {
 			return purged, err
 		}
@@ -36,18 +31,46 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (purged 
 	}
 }
 
-func purgeSome(ctx context.Context, tx *sql.Tx, before time.Time, limit int) (int, error) {
-	gids, err := queryGIDs(ctx, tx, finishedBefore, before.UnixMicro(), limit)
-	if err != nil || len(gids) == 0 {
+// purgeSome purges one chunk. What it chose is locked, and is only what has
+// finished: nobody waits for it.
+func (s *Store) purgeSome(ctx context.Context, before time.Time, limit int) (int, error) {
+	var gids []any
+	err := s.write(ctx, "purge", func(ctx context.Context, tx *sql.Tx) (err error) {
+		if gone, err := s.purged(ctx, tx, before, gids); gone || err != nil {
+			return err
+		}
+		query := fmt.Sprintf(finishedBefore, s.d.use(finishedIndex), s.d.lock)
+		if gids, err = queryGIDs(ctx, tx, query, before.UnixMicro(), limit); err != nil || len(gids) == 0 {
+			return err
+		}
+		which := ` WHERE ` + in("gid", len(gids))
+		for _, from := range []string{
+			s.d.deleteFrom(`amends_events`, primaryKey),
+			s.d.deleteFrom(`amends_labels`, labelsByGID),
+			s.d.deleteFrom(`amends_transactions`, primaryKey),
+		} {
+			if _, err := tx.ExecContext(ctx, from+which, gids...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return 0, err
 	}
-	which := in("gid", len(gids))
-	for _, table := range []string{deleteEvents, deleteLabels, deleteTransactions} {
-		if _, err := tx.ExecContext(ctx, table+which, gids...); err != nil {
-			return 0, err
-		}
-	}
 	return len(gids), nil
+}
+
+// purged says whether an earlier run, whose end nobody heard of, has purged
+// these transactions.
+func (s *Store) purged(ctx context.Context, tx *sql.Tx, before time.Time, gids []any) (bool, error) {
+	if len(gids) == 0 {
+		return false, nil
+	}
+	query := fmt.Sprintf(stillFinished, s.d.use(primaryKey), in("t.gid", len(gids)), s.d.lock)
+	var left int
+	err := tx.QueryRowContext(ctx, query, append([]any{before.UnixMicro()}, gids...)...).Scan(&left)
+	return left == 0, err
 }
 
 func queryGIDs(ctx context.Context, tx *sql.Tx, query string, args ...any) ([]any, error) {

@@ -3,9 +3,11 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
 )
@@ -16,17 +18,18 @@ const (
 	groupByState     = ` GROUP BY t.state`
 	both             = ` UNION ALL `
 
-	fromTransactions = `amends_transactions t WHERE `
-	fromLabels       = `amends_labels l JOIN amends_transactions t ON t.gid = l.gid WHERE l.name = ? AND l.value = ? AND `
-	hasLabel         = `EXISTS (SELECT 1 FROM amends_labels x
- WHERE x.name = ? AND x.value = ? AND x.created_at = t.created_at AND x.gid = t.gid)`
-
-	orderByCreation = ` ORDER BY t.created_at DESC, t.gid LIMIT ?`
-	orderByLabel    = ` ORDER BY l.created_at DESC, l.gid LIMIT ?`
+	fromTransactions = `amends_transactions t%s WHERE `
+	fromLabels       = `amends_labels l %s amends_transactions t ON t.gid = l.gid WHERE l.name = ? AND l.value = ? AND `
+	// Not EXISTS, of which MySQL makes a join that it may begin with: then all
+	// that has the label is read and sorted. This finds one row or none.
+	hasLabel = `(SELECT 1 FROM amends_labels x
+ WHERE x.name = ? AND x.value = ? AND x.%[1]s = t.%[1]s AND x.gid = t.gid) = 1`
+	orderByCreation = ` ORDER BY %[1]s.%[2]s, %[1]s.gid LIMIT ?`
 )
 
 // conditions are joined by AND.
 type conditions struct {
+	d    *dialect
 	text []string
 	args []any
 }
@@ -46,32 +49,47 @@ func (c *conditions) String() string {
 
 // List implements store.Store.
 func (s *Store) List(ctx context.Context, q store.Query, after *store.Cursor, limit int) ([]store.Record, error) {
-	query, args := listQuery(q, after, limit)
+	query, args := s.d.listQuery(q, after, limit)
 	return s.records(ctx, "list", false, query, args)
 }
 
-func listQuery(q store.Query, after *store.Cursor, limit int) (string, []any) {
-	var c conditions
-	from, order, table := fromTransactions, orderByCreation, `t`
-	labels := slices.Sorted(maps.Keys(q.Labels))
-	if len(labels) > 0 { // the index of the first leads, in the order of the list
-		from, order, table = fromLabels, orderByLabel, `l`
-		c.args = append(c.args, labels[0], q.Labels[labels[0]])
-		labels = labels[1:]
+func (d *dialect) listQuery(q store.Query, after *store.Cursor, limit int) (string, []any) {
+	c, index := conditions{d: d}, createdIndex
+	if q.Unfinished {
+		index = liveIndex
 	}
+	from, table, labels := c.from(q, index)
 	if q.Unfinished {
 		c.add(`t.finished_at IS NULL`)
 	}
 	c.created(table, q, after)
 	c.matching(q, labels)
+	column := d.newest
+	if !d.negated {
+		column += ` DESC`
+	}
+	order := fmt.Sprintf(orderByCreation, table, column)
 	return listTransactions + from + c.String() + order, append(c.args, max(limit, 0))
+}
+
+// from returns the tables of a query, the name of the one whose index leads,
+// in the order of a list, and the labels that are yet to be compared. If there
+// are any, the index of the first leads, else the index given.
+func (c *conditions) from(q store.Query, index string) (from, table string, labels []string) {
+	labels = slices.Sorted(maps.Keys(q.Labels))
+	if len(labels) == 0 {
+		return fmt.Sprintf(fromTransactions, c.d.use(index)), `t`, nil
+	}
+	c.args = append(c.args, labels[0], q.Labels[labels[0]])
+	return fmt.Sprintf(fromLabels, c.d.join), `l`, labels[1:]
 }
 
 // Count implements store.Store.
 func (s *Store) Count(ctx context.Context, q store.Query) (map[uint8]int64, error) {
-	counts := make(map[uint8]int64)
+	query, args := s.d.countQuery(q)
+	var counts map[uint8]int64
 	err := s.read(ctx, "count", func(db *sql.DB) error {
-		query, args := countQuery(q)
+		counts = make(map[uint8]int64)
 		rows, err := db.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
@@ -95,24 +113,18 @@ func (s *Store) Count(ctx context.Context, q store.Query) (map[uint8]int64, erro
 
 // countQuery counts in two halves, each with an index of its own: the live one
 // is short, that of the finished ones holds the state.
-func countQuery(q store.Query) (string, []any) {
-	query, args := countHalf(q, `t.finished_at IS NULL`)
+func (d *dialect) countQuery(q store.Query) (string, []any) {
+	query, args := d.countHalf(q, liveIndex, `t.finished_at IS NULL`)
 	if q.Unfinished {
 		return query, args
 	}
-	rest, more := countHalf(q, `t.finished_at IS NOT NULL`)
+	rest, more := d.countHalf(q, finishedIndex, `t.finished_at IS NOT NULL`)
 	return query + both + rest, append(args, more...)
 }
 
-func countHalf(q store.Query, half string) (string, []any) {
-	var c conditions
-	from, table := fromTransactions, `t`
-	labels := slices.Sorted(maps.Keys(q.Labels))
-	if len(labels) > 0 {
-		from, table = fromLabels, `l`
-		c.args = append(c.args, labels[0], q.Labels[labels[0]])
-		labels = labels[1:]
-	}
+func (d *dialect) countHalf(q store.Query, index, half string) (string, []any) {
+	c := conditions{d: d}
+	from, table, labels := c.from(q, index)
 	c.add(half)
 	c.created(table, q, nil)
 	c.matching(q, labels)
@@ -122,17 +134,33 @@ func countHalf(q store.Query, half string) (string, []any) {
 // created bounds the time of creation in the table whose index leads.
 func (c *conditions) created(table string, q store.Query, after *store.Cursor) {
 	if !q.CreatedFrom.IsZero() {
-		c.add(table+`.created_at >= ?`, q.CreatedFrom.UnixMicro())
+		c.add(c.d.createdAt(table, `>=`), c.d.bindCreated(q.CreatedFrom))
 	}
 	if !q.CreatedUntil.IsZero() {
-		c.add(table+`.created_at < ?`, q.CreatedUntil.UnixMicro())
+		c.add(c.d.createdAt(table, `<`), c.d.bindCreated(q.CreatedUntil))
 	}
 	if after != nil {
 		// The first bound is implied by the second, and lets the index begin there.
-		at := after.CreatedAt.UnixMicro()
-		c.add(table+`.created_at <= ?`, at)
-		c.add(`(`+table+`.created_at < ? OR `+table+`.gid > ?)`, at, after.GID)
+		at := c.d.bindCreated(after.CreatedAt)
+		c.add(c.d.createdAt(table, `<=`), at)
+		c.add(`(`+c.d.createdAt(table, `<`)+` OR `+table+`.gid > ?)`, at, after.GID)
 	}
+}
+
+// createdAt compares the time of creation in a table with bindCreated's value.
+func (d *dialect) createdAt(table, operator string) string {
+	if d.negated {
+		operator = map[string]string{`<`: `>`, `<=`: `>=`, `>=`: `<=`}[operator]
+	}
+	return table + `.` + d.newest + ` ` + operator + ` ?`
+}
+
+// bindCreated is a time of creation as the column newest keeps it.
+func (d *dialect) bindCreated(t time.Time) int64 {
+	if d.negated {
+		return -t.UnixMicro()
+	}
+	return t.UnixMicro()
 }
 
 // matching adds what no index serves, and the labels that do not lead.
@@ -157,6 +185,6 @@ func (c *conditions) matching(q store.Query, labels []string) {
 		c.add(`t.updated_at < ?`, q.UpdatedUntil.UnixMicro())
 	}
 	for _, name := range labels {
-		c.add(hasLabel, name, q.Labels[name])
+		c.add(fmt.Sprintf(hasLabel, c.d.newest), name, q.Labels[name])
 	}
 }

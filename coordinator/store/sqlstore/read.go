@@ -13,7 +13,7 @@ import (
 
 const (
 	loadTransaction = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE t.gid = ?`
-	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE `
+	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t%s WHERE `
 	dueOrder        = ` ORDER BY t.next_at, t.gid LIMIT ?`
 	eventsAfter     = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events
  WHERE gid = ? AND seq > ? ORDER BY seq LIMIT ?`
@@ -23,6 +23,7 @@ const (
 func (s *Store) Load(ctx context.Context, gid string) (store.Record, error) {
 	var r store.Record
 	err := s.read(ctx, "load", func(db *sql.DB) error {
+		r = store.Record{}
 		err := scanRecord(db.QueryRowContext(ctx, loadTransaction, gid), &r, true)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("transaction %q: %w", gid, store.ErrNotFound)
@@ -37,12 +38,12 @@ func (s *Store) Load(ctx context.Context, gid string) (store.Record, error) {
 
 // Due implements store.Store.
 func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, error) {
-	query, args := dueQuery(q)
+	query, args := s.d.dueQuery(q)
 	return s.records(ctx, "due", true, query, args)
 }
 
-func dueQuery(q store.DueQuery) (string, []any) {
-	var c conditions
+func (d *dialect) dueQuery(q store.DueQuery) (string, []any) {
+	c := conditions{d: d}
 	c.add(`t.next_at < ?`, q.Until.UnixMicro())
 	if !q.From.IsZero() {
 		c.add(`t.next_at >= ?`, q.From.UnixMicro())
@@ -58,7 +59,7 @@ func dueQuery(q store.DueQuery) (string, []any) {
 		shards[i] = shard
 	}
 	c.add(in(`t.shard`, len(shards)), shards...)
-	return dueTransactions + c.String() + dueOrder, append(c.args, max(q.Limit, 0))
+	return fmt.Sprintf(dueTransactions, d.use(dueIndex)) + c.String() + dueOrder, append(c.args, max(q.Limit, 0))
 }
 
 // Events implements store.Store.
@@ -69,6 +70,7 @@ func (s *Store) Events(ctx context.Context, gid string, after int64, limit int) 
 			return err
 		}
 		defer rows.Close()
+		events = nil
 		for rows.Next() {
 			var ev store.Event
 			var at int64
@@ -96,6 +98,7 @@ func (s *Store) records(ctx context.Context, op string, whole bool, query string
 			return err
 		}
 		defer rows.Close()
+		found = nil
 		for rows.Next() {
 			var r store.Record
 			if err := scanRecord(rows, &r, whole); err != nil {

@@ -27,20 +27,28 @@ func sqliteDialect() (*dialect, error) {
 		return nil, err
 	}
 	return &dialect{
-		name:       "sqlite",
-		migrations: files,
-		now:        `CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000`,
-		keepNewer:  sqliteKeepNewer,
-		insertNew:  `INSERT`,
-		elseIgnore: ` ON CONFLICT DO NOTHING`,
-		pairs:      `(VALUES %s)`,
-		rowCounts:  []int{64, 16, 4, 1},
-		maxVars:    32766,
-		exclusive:  true,
+		name:         "sqlite",
+		migrations:   files,
+		now:          `CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000`,
+		keepNewer:    sqliteKeepNewer,
+		elseKeep:     func(string) string { return ` ON CONFLICT DO NOTHING` },
+		pairsHead:    `(shard, epoch) IN (VALUES `,
+		pair:         `(?, ?)`,
+		pairsBetween: `, `,
+		pairsTail:    `)`,
+		use:          func(string) string { return `` },
+		join:         `JOIN`,
+		deleteFrom:   func(table, _ string) string { return `DELETE FROM ` + table },
+		newest:       `created_at`,
+		rowCounts:    []int{64, 16, 4, 1},
+		maxVars:      32766,
+		maxPairs:     64,
+		exclusive:    true,
 		// A write waits for its turn under the caller's context. Then it runs
 		// to its end, some milliseconds: breaking it off would gain nothing,
 		// and the driver would start a goroutine per statement to watch.
 		inTx:    context.WithoutCancel,
+		again:   func(error) bool { return false },
 		explain: explainSQLite,
 	}, nil
 }

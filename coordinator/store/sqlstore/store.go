@@ -12,16 +12,25 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 )
 
-// DefaultShards is the number of shards when Config does not say.
-const DefaultShards = 256
+// What Config means when it does not say.
+const (
+	// DefaultShards is the number of shards.
+	DefaultShards = 256
+	// DefaultMaxConns is the number of connections to a database server.
+	DefaultMaxConns = 16
+)
 
 // Config sets a store up. nil means all defaults.
 type Config struct {
 	// Shards is the number of shards of a store that is created now; one that
 	// exists keeps its own. 0 means DefaultShards, the most is 65536.
 	Shards int
-	// Logger receives what is worth knowing about opening. nil means
-	// slog.Default().
+	// MaxConns bounds the connections to a database server, half of them for
+	// reads. 0 means DefaultMaxConns, or a quarter of what the server admits if
+	// that is less. SQLite has no server and ignores it.
+	MaxConns int
+	// Logger receives what is worth knowing about opening, and which calls had
+	// to be repeated. nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -36,15 +45,21 @@ func (c *Config) withDefaults() (Config, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	var errs []error
 	if cfg.Shards < 0 || cfg.Shards > 1<<16 {
-		return cfg, fmt.Errorf("sqlstore: Shards is %d: give 1 to 65536, or 0 for %d", cfg.Shards, DefaultShards)
+		errs = append(errs, fmt.Errorf("sqlstore: Shards is %d: give 1 to 65536, or 0 for %d", cfg.Shards, DefaultShards))
 	}
-	return cfg, nil
+	if cfg.MaxConns < 0 || cfg.MaxConns == 1 {
+		errs = append(errs, fmt.Errorf("sqlstore: MaxConns is %d: give 2 or more, or 0 for %d",
+			cfg.MaxConns, DefaultMaxConns))
+	}
+	return cfg, errors.Join(errs...)
 }
 
 // Store is a store.Store in a SQL database.
 type Store struct {
 	d      *dialect
+	log    *slog.Logger
 	writer *sql.DB // writes, and what must see the writes before it
 	reader *sql.DB
 
@@ -59,13 +74,13 @@ var _ store.Store = (*Store)(nil)
 
 // open makes a store of two pools, whose schema it brings up to date.
 func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) (*Store, error) {
-	s := &Store{d: d, writer: writer, reader: reader, release: func() error { return nil }}
+	s := &Store{d: d, log: cfg.Logger, writer: writer, reader: reader, release: func() error { return nil }}
 	if err := s.migrate(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("sqlstore: %w", d.explain(err))
 	}
 	s.transactions = newMulti(d, insertTransactions, d.keepNewer, transactionVars)
-	s.events = newMulti(d, d.insertNew+eventsTable, d.elseIgnore, eventVars)
-	s.labels = newMulti(d, d.insertNew+labelsTable, d.elseIgnore, labelVars)
+	s.events = newMulti(d, insertEvents, d.elseKeep(`gid`), eventVars)
+	s.labels = newMulti(d, fmt.Sprintf(insertLabels, d.newest), d.elseKeep(`gid`), labelVars)
 	s.leases = newLeaseCheck(d)
 	for _, m := range []*multi{s.transactions, s.events, s.labels, s.leases} {
 		if err := m.prepare(ctx, writer); err != nil {
@@ -104,14 +119,16 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// write runs fn in a database transaction of the writer.
+// write runs fn in a database transaction of the writer. It may run several
+// times, and an earlier run may have taken effect without a word of it: fn is
+// idempotent, or finds out.
 func (s *Store) write(ctx context.Context, op string, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	end, err := s.begin(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := s.transact(ctx, fn); err != nil {
+	if err := s.repeat(ctx, op, func() error { return s.transact(ctx, fn) }); err != nil {
 		return fmt.Errorf("sqlstore: %s: %w", op, s.d.explain(err))
 	}
 	return nil
@@ -146,14 +163,14 @@ func runTx(ctx context.Context, conn *sql.Conn, fn func(ctx context.Context, tx 
 	return err == nil, err
 }
 
-// read runs fn with the readers' pool.
+// read runs fn with the readers' pool, several times if need be.
 func (s *Store) read(ctx context.Context, op string, fn func(db *sql.DB) error) error {
 	end, err := s.begin(ctx, op)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := fn(s.reader); err != nil {
+	if err := s.repeat(ctx, op, func() error { return fn(s.reader) }); err != nil {
 		return fmt.Errorf("sqlstore: %s: %w", op, s.d.explain(err))
 	}
 	return nil

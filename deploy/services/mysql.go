@@ -1,0 +1,85 @@
+package services
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// NewMySQL prepares a MariaDB server with an empty data folder. Its user may
+// do everything, and exists on 127.0.0.1 only; args are further ones of
+// mariadbd. The error is a MissingError when MariaDB is not installed.
+func NewMySQL(ctx context.Context, args ...string) (_ *Process, err error) {
+	server, install, err := findMySQL()
+	if err != nil {
+		return nil, err
+	}
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := newDir(MySQL)
+	if err != nil {
+		return nil, err
+	}
+	defer removeOnError(dir, &err)
+	data := filepath.Join(dir, "data")
+	asRoot := []string{}
+	if os.Geteuid() == 0 { // mariadbd wants to hear it
+		asRoot = append(asRoot, "--user=root")
+	}
+	out, err := exec.CommandContext(ctx, install,
+		append([]string{"--no-defaults", "--skip-test-db", "--datadir=" + data}, asRoot...)...).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("services: mariadb-install-db: %w:\n%s", err, out)
+	}
+	cfg := mysql.NewConfig()
+	cfg.Net, cfg.Addr = "tcp", loopback(port)
+	cfg.User, cfg.Passwd = "amends", rand.Text()
+	if err := os.WriteFile(filepath.Join(dir, "init.sql"), []byte(mysqlUser(cfg.Passwd)), 0o600); err != nil {
+		return nil, fmt.Errorf("services: mysql: %w", err)
+	}
+	argv := append([]string{
+		"--no-defaults", "--datadir=" + data, "--init-file=" + filepath.Join(dir, "init.sql"),
+		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--skip-name-resolve",
+		"--socket=sock", "--pid-file=pid", // below data: a path of any length would not do
+		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin",
+		"--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=256M", "--max-connections=400",
+	}, asRoot...)
+	return &Process{Service: MySQL, Addr: cfg.FormatDSN(), Dir: dir, Path: server, Args: append(argv, args...)}, nil
+}
+
+// findMySQL answers with the paths of the server and of the program that makes
+// its data folder, which is a script and needs a third one.
+func findMySQL() (server, install string, err error) {
+	// The parts of Debian's mariadb-server that bring no service of the system.
+	packages := []string{"mariadb-server-core", "mariadb-client-core"}
+	const fix = "install MariaDB, on Debian: apt-get install --no-install-recommends mariadb-server-core mariadb-client-core"
+	server, err = find(packages, fix, "mariadbd")
+	if err == nil {
+		install, err = find(packages, fix, "mariadb-install-db")
+	}
+	if err == nil {
+		_, err = find(packages, fix, "my_print_defaults")
+	}
+	return server, install, err
+}
+
+// mysqlUser makes the user at every start; the password has letters and digits only.
+func mysqlUser(password string) string {
+	return "CREATE OR REPLACE USER 'amends'@'127.0.0.1' IDENTIFIED BY '" + password + "';\n" +
+		"GRANT ALL PRIVILEGES ON *.* TO 'amends'@'127.0.0.1' WITH GRANT OPTION;\n"
+}
+
+// removeOnError deletes what a constructor had made before it failed.
+func removeOnError(dir string, err *error) {
+	if *err != nil {
+		os.RemoveAll(dir) // the error counts; what remains lies in the temporary folder
+	}
+}

@@ -1,0 +1,97 @@
+package servicestest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/amends-dev/amends/deploy/services"
+)
+
+// Server is a server of a test's own. It is for one goroutine at a time, and is
+// ended and removed when the test ends; when the test failed, the end of its
+// log is shown.
+type Server struct {
+	// Addr is where it is, and stays: a DSN without a database, an address, a broker.
+	Addr string
+
+	t testing.TB
+	p *services.Process
+}
+
+// StartMySQL runs a MariaDB of the test's own; args are further ones of
+// mariadbd ("--max-connections=5").
+func StartMySQL(t testing.TB, args ...string) *Server {
+	t.Helper()
+	p, err := services.NewMySQL(t.Context(), args...)
+	return start(t, services.MySQL, p, err)
+}
+
+// StartRedis runs a Redis of the test's own; args are further ones of
+// redis-server ("--maxmemory", "4mb").
+func StartRedis(t testing.TB, args ...string) *Server {
+	t.Helper()
+	p, err := services.NewRedis(args...)
+	return start(t, services.Redis, p, err)
+}
+
+// StartKafka runs a broker of the test's own; props are further lines of
+// server.properties ("message.max.bytes=100000"). It takes some seconds, and
+// half a gigabyte.
+func StartKafka(t testing.TB, props ...string) *Server {
+	t.Helper()
+	p, err := services.NewKafka(t.Context(), props...)
+	return start(t, services.Kafka, p, err)
+}
+
+func start(t testing.TB, name services.Service, p *services.Process, err error) *Server {
+	t.Helper()
+	var none *services.MissingError
+	if errors.As(err, &none) {
+		missing(t, name, err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Addr: p.Addr, t: t, p: p}
+	t.Cleanup(s.remove)
+	s.Start()
+	return s
+}
+
+func (s *Server) remove() {
+	if s.t.Failed() {
+		log, err := os.ReadFile(filepath.Join(s.p.Dir, "log"))
+		s.t.Logf("the log of %s (%v):\n%s", s.p.Service, err, log[max(0, len(log)-4096):])
+	}
+	s.check(errors.Join(s.p.Kill(), s.p.Remove()))
+}
+
+// Start runs it again, on the same address and data, and returns when it answers.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.check(s.p.Start(context.Background()))
+}
+
+// Stop asks it to end (SIGTERM) and waits until it has.
+func (s *Server) Stop() { s.t.Helper(); s.check(s.p.Stop()) }
+
+// Kill ends it at once (SIGKILL) and waits until it has ended.
+func (s *Server) Kill() { s.t.Helper(); s.check(s.p.Kill()) }
+
+// Pause stops it where it is (SIGSTOP): connections stay open, and nothing answers.
+func (s *Server) Pause() { s.t.Helper(); s.check(s.p.Pause()) }
+
+// Resume ends a pause.
+func (s *Server) Resume() { s.t.Helper(); s.check(s.p.Resume()) }
+
+// check fails the test; it does not end it, as Kill and Start may be called by
+// a goroutine beside the test's own.
+func (s *Server) check(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Error(err)
+	}
+}
