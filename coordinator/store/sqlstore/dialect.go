@@ -38,9 +38,11 @@ type dialect struct {
 	negated bool
 
 	// rowCounts are the sizes, descending to 1, of multi-row statements that
-	// are prepared once; larger batches are cut into them. Empty: statements
-	// are not prepared and are as large as maxVars and maxBytes allow.
+	// are prepared once; batches are cut into them.
 	rowCounts []int
+	// fillUp: a statement is worth sending a few rows twice, which changes
+	// nothing, if that saves further statements.
+	fillUp bool
 	// maxVars is the largest number of parameters of a statement.
 	maxVars int
 	// maxPairs is the largest number of pairs of a check of leases.

@@ -192,7 +192,7 @@ func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Leas
 // count runs a SELECT COUNT(*) over pairs, in as many pieces as it takes.
 func (m *multi) count(ctx context.Context, tx *sql.Tx, leases []store.Lease) (total int, err error) {
 	for len(leases) > 0 {
-		size := m.fill(len(leases))
+		size := m.covering(len(leases))
 		args := make([]any, 0, 2*size)
 		for i := range size {
 			l := leases[min(i, len(leases)-1)]
@@ -214,11 +214,8 @@ func (m *multi) count(ctx context.Context, tx *sql.Tx, leases []store.Lease) (to
 	return total, nil
 }
 
-// fill returns the smallest prepared size that holds n rows, or the largest.
-func (m *multi) fill(n int) int {
-	if len(m.counts) == 0 {
-		return min(n, m.max)
-	}
+// covering returns the smallest prepared size that holds n rows, or the largest.
+func (m *multi) covering(n int) int {
 	for _, count := range slices.Backward(m.counts) {
 		if count >= n {
 			return count

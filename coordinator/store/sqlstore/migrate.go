@@ -114,7 +114,7 @@ func (s *Store) prepareLeases(ctx context.Context, tx *sql.Tx, shards int) error
 		return err
 	}
 	if n == 0 {
-		rows := newMulti(s.d, insertShards, "", 4)
+		rows := newMulti(s.d, insertShards, s.d.elseKeep(`shard`), 4)
 		return rows.exec(ctx, tx, shards, func(args []any, i int) []any { return append(args, i, "", 0, 0) })
 	}
 	if s.d.exclusive {

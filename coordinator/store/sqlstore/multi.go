@@ -7,20 +7,24 @@ import (
 	"strings"
 )
 
+// maxFilling is how many bytes of rows are sent twice at most.
+const maxFilling = 64 << 10
+
 // multi is a statement with a variable number of rows of parameters:
-// head row, row … tail.
+// head row, row … tail. To send a row twice must be the same as to send it once.
 type multi struct {
 	head, row, between, tail string
 
 	vars     int // per row
 	max      int // rows of one statement
 	maxBytes int // of one statement, unless it has one row; 0: no bound
+	fillUp   bool
 	counts   []int
 	prepared map[int]*sql.Stmt
 }
 
 func newMulti(d *dialect, head, tail string, vars int) *multi {
-	m := &multi{head: head, row: tuple(vars), between: ", ", tail: tail, vars: vars, maxBytes: d.maxBytes}
+	m := &multi{head: head, row: tuple(vars), between: ", ", tail: tail, vars: vars, maxBytes: d.maxBytes, fillUp: d.fillUp}
 	return m.sized(d, d.maxVars/vars)
 }
 
@@ -50,10 +54,11 @@ func (m *multi) text(rows int) string {
 	return m.head + list(m.row, m.between, rows) + m.tail
 }
 
-// chunk returns how many of n rows the next statement takes.
+// chunk returns the size of the next statement for n rows. It may be larger
+// than n by a third.
 func (m *multi) chunk(n int) int {
 	for _, count := range m.counts {
-		if count <= n {
+		if count <= n || m.fillUp && 3*count <= 4*n {
 			return count
 		}
 	}
@@ -64,13 +69,19 @@ func (m *multi) chunk(n int) int {
 func (m *multi) exec(ctx context.Context, tx *sql.Tx, n int, bind func(args []any, i int) []any) error {
 	args := make([]any, 0, m.vars*m.chunk(n))
 	for done := 0; done < n; {
+		size := m.chunk(n - done)
 		var rows int
-		args, rows = m.fit(args[:0], m.chunk(n-done), func(args []any, i int) []any { return bind(args, done+i) })
+		args, rows = m.fit(args[:0], min(size, n-done), func(args []any, i int) []any { return bind(args, done+i) })
+		args = m.fill(args, rows, size)
+		size = len(args) / m.vars
 		var err error
-		if stmt := m.prepared[rows]; stmt != nil {
+		// A value that is too long for MySQL spoils a prepared statement for
+		// all that come after it.
+		large := m.maxBytes > 0 && rows == 1 && textSize(args[:m.vars]) > m.maxBytes
+		if stmt := m.prepared[size]; stmt != nil && !large {
 			_, err = tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
 		} else {
-			_, err = tx.ExecContext(ctx, m.text(rows), args...)
+			_, err = tx.ExecContext(ctx, m.text(size), args...)
 		}
 		if err != nil {
 			return err
@@ -94,6 +105,19 @@ func (m *multi) fit(args []any, want int, bind func(args []any, i int) []any) (b
 		}
 	}
 	return args, rows
+}
+
+// fill repeats the last row until there are size of them, if they are nearly
+// that many and it is not long.
+func (m *multi) fill(args []any, rows, size int) []any {
+	last := args[len(args)-m.vars:]
+	if 4*rows < 3*size || textSize(last)*(size-rows) > maxFilling {
+		return args
+	}
+	for range size - rows {
+		args = append(args, last...)
+	}
+	return args
 }
 
 // textSize is how long values are at most when they are written into the text
