@@ -44,6 +44,9 @@ func (t *tool) up(ctx context.Context, keep bool) error {
 	if err != nil {
 		return err
 	}
+	if err := t.sweep(); err != nil {
+		return err
+	}
 	st.Keep = st.Keep || keep
 	todo, err := t.wanted(ctx, st)
 	if err != nil {
@@ -82,6 +85,15 @@ func (t *tool) wanted(ctx context.Context, st *services.State) ([]services.Servi
 		todo = append(todo, s)
 	}
 	return todo, nil
+}
+
+// sweep ends what killed tests left behind.
+func (t *tool) sweep() error {
+	n, err := services.Sweep(t.root)
+	if n > 0 {
+		t.say("ended %d servers of tests that were killed", n)
+	}
+	return err
 }
 
 // end stops and removes a server that we started.
@@ -162,7 +174,7 @@ func (t *tool) down(ctx context.Context) error {
 			delete(st.Services, s)
 		}
 	}
-	errs = append(errs, t.downDocker(ctx, st), st.Save(t.root))
+	errs = append(errs, t.sweep(), t.downDocker(ctx, st), st.Save(t.root))
 	return errors.Join(errs...)
 }
 

@@ -114,8 +114,11 @@ func (t *tool) use() (release func() error, err error) {
 		}
 		defer l.Unlock()
 		st, err := services.Load(t.root)
-		if err != nil || st.Keep {
+		if err != nil {
 			return err
+		}
+		if st.Keep {
+			return t.sweep()
 		}
 		return t.down(context.Background())
 	}, nil

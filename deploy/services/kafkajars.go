@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // KafkaVersion is the version of Apache Kafka that tests run on. 3.9.1, 4.1
@@ -36,6 +37,9 @@ const kafkaPom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 `
+
+// copyDependencies is the goal of Maven that copies jars, of one version of its plugin.
+const copyDependencies = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
 
 // javaMin is what Kafka 4's broker needs.
 const javaMin = 17
@@ -132,10 +136,11 @@ func fetchJars(ctx context.Context, mvn, dir string) (err error) {
 		return fmt.Errorf("services: kafka: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, mvn, "--batch-mode", "--quiet", "--file", pom,
-		"dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+jars)
+		"-Dstyle.color=never", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+jars)
 	if out, err := cmd.CombinedOutput(); err != nil {
+		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return fmt.Errorf("services: fetching Kafka's jars: %w: check the way to Maven Central (a proxy goes into "+
-			"~/.m2/settings.xml):\n%s", err, out)
+			"~/.m2/settings.xml, a certificate into Java's trust store): %s", err, first)
 	}
 	if err := os.Rename(jars, dir); err != nil {
 		if _, there := kafkaJars(); there == nil {

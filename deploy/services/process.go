@@ -29,7 +29,7 @@ type Process struct {
 }
 
 const (
-	startTime = 60 * time.Second // a cold JVM on a busy machine takes 20
+	startTime = 2 * time.Minute // a cold JVM takes 5 s, and 30 where all cores are busy
 	stopTime  = 20 * time.Second
 	pollTime  = 20 * time.Millisecond
 )
@@ -51,6 +51,13 @@ func (p *Process) Start(ctx context.Context) error {
 	if p.Alive() {
 		return nil
 	}
+	if err := p.launch(); err != nil {
+		return err
+	}
+	return p.await(ctx)
+}
+
+func (p *Process) launch() error {
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("services: %s: %w", p.Service, err)
@@ -69,7 +76,7 @@ func (p *Process) Start(ctx context.Context) error {
 	if err := cmd.Process.Release(); err != nil {
 		return fmt.Errorf("services: %s: %w", p.Service, err)
 	}
-	return p.await(ctx)
+	return nil
 }
 
 // await polls until the server answers, has ended, or took too long.

@@ -1,6 +1,7 @@
 package services
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -132,6 +133,43 @@ func TestStopEndsAPausedProcess(t *testing.T) {
 	begin := time.Now()
 	if err := p.Stop(); err != nil || p.Alive() || time.Since(begin) > stopTime/2 {
 		t.Errorf("stop: %v after %v", err, time.Since(begin))
+	}
+}
+
+// TestSweepEndsWhatAKilledTestLeft runs the server of a test that is killed,
+// and one of a test that goes on.
+func TestSweepEndsWhatAKilledTestLeft(t *testing.T) {
+	root := worktree(t)
+	test := sleeper(t)
+	var servers []*Process
+	for _, owner := range []*Process{test, {PID: os.Getpid(), Born: born(os.Getpid())}} {
+		s := sleeper(t)
+		dir, err := newDir(Redis)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		s.Dir = dir
+		text, err := json.Marshal(owned{Process: s, Owner: owner.PID, Born: owner.Born})
+		if err == nil {
+			err = errors.Join(os.MkdirAll(ownFolder(root), 0o700), os.WriteFile(ownFile(root, s), text, 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers = append(servers, s)
+	}
+	if n, err := Sweep(root); n != 0 || err != nil || !servers[0].Alive() || !servers[1].Alive() {
+		t.Errorf("swept %d of tests that run: %v", n, err)
+	}
+	if err := test.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Sweep(root); n != 1 || err != nil || servers[0].Alive() || !servers[1].Alive() {
+		t.Errorf("swept %d after one test was killed, want 1: %v", n, err)
+	}
+	if _, err := os.Stat(servers[0].Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its data stays: %v", err)
 	}
 }
 

@@ -17,8 +17,9 @@ type Server struct {
 	// Addr is where it is, and stays: a DSN without a database, an address, a broker.
 	Addr string
 
-	t testing.TB
-	p *services.Process
+	t    testing.TB
+	p    *services.Process
+	root string // of the work tree, where it is written down for when the test is killed
 }
 
 // StartMySQL runs a MariaDB of the test's own; args are further ones of
@@ -55,7 +56,11 @@ func start(t testing.TB, name services.Service, p *services.Process, err error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Addr: p.Addr, t: t, p: p}
+	root, err := services.Root(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Addr: p.Addr, t: t, p: p, root: root}
 	t.Cleanup(s.remove)
 	s.Start()
 	return s
@@ -66,13 +71,13 @@ func (s *Server) remove() {
 		log, err := os.ReadFile(filepath.Join(s.p.Dir, "log"))
 		s.t.Logf("the log of %s (%v):\n%s", s.p.Service, err, log[max(0, len(log)-4096):])
 	}
-	s.check(errors.Join(s.p.Kill(), s.p.Remove()))
+	s.check(services.Disown(s.root, s.p))
 }
 
 // Start runs it again, on the same address and data, and returns when it answers.
 func (s *Server) Start() {
 	s.t.Helper()
-	s.check(s.p.Start(context.Background()))
+	s.check(s.p.Own(context.Background(), s.root))
 }
 
 // Stop asks it to end (SIGTERM) and waits until it has.
