@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -51,7 +52,7 @@ func NewKafka(ctx context.Context, props ...string) (_ *Process, err error) {
 		"-Dlog4j2.configurationFile=" + filepath.Join(dir, "log4j2.properties"),
 		"-cp", filepath.Join(jars, "*"),
 	}
-	format := exec.CommandContext(ctx, java, append(jvm[:len(jvm):len(jvm)],
+	format := exec.CommandContext(ctx, java, append(slices.Clip(jvm),
 		"kafka.tools.StorageTool", "format", "--cluster-id", clusterID(), "--config", "server.properties")...)
 	format.Dir = dir
 	if out, err := format.CombinedOutput(); err != nil {

@@ -93,11 +93,7 @@ func (p *proxy) closeAll() {
 	}
 }
 
-// next sets what becomes of the next COMMIT; those after it pass.
-func (p *proxy) next(v verdict) {
-	p.nextBy(func(uint32) verdict { return v })
-}
-
+// nextBy says what becomes of the next COMMIT; those after it pass.
 func (p *proxy) nextBy(judge func(connection uint32) verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,12 +186,13 @@ func (l *link) back() {
 // readPacket reads a packet with its header: its length in three bytes, and
 // its number.
 func readPacket(from io.Reader) ([]byte, error) {
-	packet := make([]byte, 4)
-	if _, err := io.ReadFull(from, packet); err != nil {
+	var header [4]byte
+	if _, err := io.ReadFull(from, header[:]); err != nil {
 		return nil, err
 	}
-	n := int(packet[0]) | int(packet[1])<<8 | int(packet[2])<<16
-	packet = append(packet, make([]byte, n)...)
+	n := int(header[0]) | int(header[1])<<8 | int(header[2])<<16
+	packet := make([]byte, 4+n)
+	copy(packet, header[:])
 	_, err := io.ReadFull(from, packet[4:])
 	return packet, err
 }
