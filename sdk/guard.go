@@ -28,6 +28,15 @@ type guard struct {
 	db      *sql.DB
 	dialect *outbox.Dialect
 	outbox  *outbox.Outbox // may be nil
+	turn    chan struct{}  // for databases with one writer: who holds it runs a transaction; nil: any number
+}
+
+func newGuard(db *sql.DB, dialect *outbox.Dialect, box *outbox.Outbox) guard {
+	g := guard{db: db, dialect: dialect, outbox: box}
+	if dialect == outbox.SQLite { // a queue here is quicker and fairer than its busy handler
+		g.turn = make(chan struct{}, 1)
+	}
+	return g
 }
 
 // What the record of a first-phase claim begins with.
@@ -175,6 +184,14 @@ func (g *guard) record(ctx context.Context, tx *sql.Tx, key string, body []byte)
 // every other way out, a panic included. A refusal whose rollback failed is no
 // refusal: nobody knows what stands.
 func (g *guard) inTx(ctx context.Context, fn func(*sql.Tx) ([]byte, error)) (reply []byte, err error) {
+	if g.turn != nil {
+		select {
+		case g.turn <- struct{}{}:
+			defer func() { <-g.turn }()
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the database's only writer: %w", ctx.Err())
+		}
+	}
 	conn, err := g.db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)

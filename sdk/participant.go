@@ -115,7 +115,7 @@ func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *Pa
 	}
 	return &Participant{
 		service: service, cfg: c, log: c.Logger.With("service", service, "instance", c.Instance),
-		guard:   guard{db: db, dialect: dialect, outbox: c.Outbox},
+		guard:   newGuard(db, dialect, c.Outbox),
 		actions: map[string]*action{},
 		slots:   make(chan struct{}, c.Concurrency),
 	}

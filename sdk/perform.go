@@ -76,7 +76,7 @@ func (p *Participant) outcome(ctx context.Context, c *call, reply []byte, err er
 	switch {
 	case err == nil:
 		out.Reply = reply
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && ctx.Err() == nil: // what refuses when its time is over was maybe only too slow
 		code, out.Reply, out.Message = txn.Refused, reply, cleanText(err.Error())
 		log.InfoContext(ctx, "sdk: refused", "err", err)
 	default:

@@ -94,7 +94,7 @@ func TestKillLosesNothing(t *testing.T) {
 
 func checkEnds(t *testing.T, client *sdk.Client, b *bank, runs map[string]bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // all of the backlog, raced on a busy machine
 	defer cancel()
 	if len(runs) < kills {
 		t.Fatalf("only %d starts were acknowledged: the test shows too little", len(runs))
