@@ -56,10 +56,10 @@ demo: build ## Run the shop with crashes in the middle (ORDERS=file: your own or
 	bin/shop demo --amends bin/amends $(if $(ORDERS),--orders '$(ORDERS)',)
 
 .PHONY: test
-test: ## Run every test, with the race detector and the invariants on
+test: ## Run every test, uncached, with the race detector and the invariants on
 	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
 		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
-	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -tags $(TAGS) \
+	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) \
 		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(PKG) ./.ci/report ./.ci/services
 
 .PHONY: services
