@@ -35,6 +35,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
 TOOLS := $(CURDIR)/bin/tools
+PROTOC_TOOLS := $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc protoc-gen-grpc-gateway protoc-gen-openapiv2)
 
 # Runs a command among real services, and ends those that it started, on Ctrl-C
 # and on failure too: exec, so that make's signals reach it.
@@ -100,11 +101,11 @@ lint: $(TOOLS)/golangci-lint ## Run golangci-lint (its first build takes minutes
 	$(TOOLS)/golangci-lint run $(PKG)
 
 .PHONY: verify
-verify: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/compose ## Check format, vet, modules, generated code, docker-compose.yml
+verify: $(PROTOC_TOOLS) $(TOOLS)/compose ## Check format, vet, modules, generated code, docker-compose.yml
 	GO='$(GO)' TOOLS='$(TOOLS)' TAGS='$(TAGS)' .ci/verify
 
 .PHONY: generate
-generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Regenerate the code beside the .proto files
+generate: $(PROTOC_TOOLS) ## Regenerate the code beside the .proto files
 	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
 
 .PHONY: clean
@@ -114,7 +115,7 @@ clean: ## Remove what was built here
 # Tools come from modules of their own, so that users of Amends inherit none.
 $(TOOLS)/buf: .ci/tools/buf/go.mod .ci/tools/buf/go.sum
 $(TOOLS)/golangci-lint: .ci/tools/lint/go.mod .ci/tools/lint/go.sum
-$(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: .ci/tools/protoc/go.mod .ci/tools/protoc/go.sum
+$(filter-out $(TOOLS)/buf,$(PROTOC_TOOLS)): .ci/tools/protoc/go.mod .ci/tools/protoc/go.sum
 $(TOOLS)/compose: .ci/tools/compose/go.mod .ci/tools/compose/go.sum .ci/tools/compose/main.go
 $(TOOLS)/%:
 	@mkdir -p $(TOOLS)

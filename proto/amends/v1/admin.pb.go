@@ -184,6 +184,8 @@ type ListTransactionsRequest struct {
 	//	state, kind               = !=       "ROLLING_BACK"; saga, tcc
 	//	name, labels.KEY          =
 	//	paused, unfinished        = !=       true, false
+	//	stalled                   = !=       true, false
+	//	participant               =          the service that it waits for
 	//	create_time               < <= > >=  RFC 3339
 	//	update_time               < <=       finds what has not moved since
 	//

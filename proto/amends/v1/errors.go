@@ -17,6 +17,11 @@ import (
 // ErrorDomain is the domain of every ErrorInfo that a coordinator sends.
 const ErrorDomain = "amends.dev"
 
+// NamespaceHeader is the metadata key by which a request names its namespace;
+// absent: the only one of the caller's credentials, else the default one. Over
+// HTTP it is a header of the same name.
+const NamespaceHeader = "amends-namespace"
+
 // Error is an error of the coordinator, the same value on both sides of the
 // wire: errors.Is compares the Reason with one of the Err values below.
 type Error struct {
@@ -48,6 +53,11 @@ var (
 	ErrTryPending        = sentinel("TRY_PENDING", codes.FailedPrecondition, "a try has not been answered yet")
 	ErrRefused           = sentinel("REFUSED", codes.FailedPrecondition, "the participant refused")
 	ErrRolledBack        = sentinel("ROLLED_BACK", codes.FailedPrecondition, "the transaction is rolled back")
+	ErrIllegalVerb       = sentinel("ILLEGAL_VERB", codes.FailedPrecondition, "this cannot be done where the transaction stands")
+	ErrETag              = sentinel("ETAG_MISMATCH", codes.Aborted, "the transaction has changed since")
+	ErrRequestConflict   = sentinel("REQUEST_CONFLICT", codes.AlreadyExists, "the request_id was used with other content")
+	ErrUnauthenticated   = sentinel("UNAUTHENTICATED", codes.Unauthenticated, "no valid credentials")
+	ErrPermission        = sentinel("PERMISSION_DENIED", codes.PermissionDenied, "the caller's roles do not allow this")
 	ErrProtocolVersion   = sentinel("PROTOCOL_VERSION", codes.FailedPrecondition, "the participant speaks another version of the protocol")
 	ErrUnavailable       = sentinel("UNAVAILABLE", codes.Unavailable, "the coordinator cannot serve this just now")
 	ErrInternal          = sentinel("INTERNAL", codes.Internal, "the coordinator failed")

@@ -49,6 +49,11 @@ var sentinels = map[string]struct {
 	"ErrRefused":           {amendsv1.ErrRefused, "REFUSED", codes.FailedPrecondition},
 	"ErrRolledBack":        {amendsv1.ErrRolledBack, "ROLLED_BACK", codes.FailedPrecondition},
 	"ErrProtocolVersion":   {amendsv1.ErrProtocolVersion, "PROTOCOL_VERSION", codes.FailedPrecondition},
+	"ErrIllegalVerb":       {amendsv1.ErrIllegalVerb, "ILLEGAL_VERB", codes.FailedPrecondition},
+	"ErrETag":              {amendsv1.ErrETag, "ETAG_MISMATCH", codes.Aborted},
+	"ErrRequestConflict":   {amendsv1.ErrRequestConflict, "REQUEST_CONFLICT", codes.AlreadyExists},
+	"ErrUnauthenticated":   {amendsv1.ErrUnauthenticated, "UNAUTHENTICATED", codes.Unauthenticated},
+	"ErrPermission":        {amendsv1.ErrPermission, "PERMISSION_DENIED", codes.PermissionDenied},
 	"ErrUnavailable":       {amendsv1.ErrUnavailable, "UNAVAILABLE", codes.Unavailable},
 	"ErrInternal":          {amendsv1.ErrInternal, "INTERNAL", codes.Internal},
 }

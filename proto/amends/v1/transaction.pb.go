@@ -201,6 +201,74 @@ func (StepKind) EnumDescriptor() ([]byte, []int) {
 	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{2}
 }
 
+// What an operator can do to a transaction, by OperatorService.
+type Verb int32
+
+const (
+	Verb_VERB_UNSPECIFIED   Verb = 0
+	Verb_VERB_RETRY_NOW     Verb = 1
+	Verb_VERB_ABORT         Verb = 2
+	Verb_VERB_PAUSE         Verb = 3
+	Verb_VERB_RESUME        Verb = 4
+	Verb_VERB_SKIP_STEP     Verb = 5
+	Verb_VERB_COMPLETE_STEP Verb = 6
+	Verb_VERB_FAIL_STEP     Verb = 7
+	Verb_VERB_ABANDON       Verb = 8
+)
+
+// Enum value maps for Verb.
+var (
+	Verb_name = map[int32]string{
+		0: "VERB_UNSPECIFIED",
+		1: "VERB_RETRY_NOW",
+		2: "VERB_ABORT",
+		3: "VERB_PAUSE",
+		4: "VERB_RESUME",
+		5: "VERB_SKIP_STEP",
+		6: "VERB_COMPLETE_STEP",
+		7: "VERB_FAIL_STEP",
+		8: "VERB_ABANDON",
+	}
+	Verb_value = map[string]int32{
+		"VERB_UNSPECIFIED":   0,
+		"VERB_RETRY_NOW":     1,
+		"VERB_ABORT":         2,
+		"VERB_PAUSE":         3,
+		"VERB_RESUME":        4,
+		"VERB_SKIP_STEP":     5,
+		"VERB_COMPLETE_STEP": 6,
+		"VERB_FAIL_STEP":     7,
+		"VERB_ABANDON":       8,
+	}
+)
+
+func (x Verb) Enum() *Verb {
+	p := new(Verb)
+	*p = x
+	return p
+}
+
+func (x Verb) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verb) Descriptor() protoreflect.EnumDescriptor {
+	return file_amends_v1_transaction_proto_enumTypes[3].Descriptor()
+}
+
+func (Verb) Type() protoreflect.EnumType {
+	return &file_amends_v1_transaction_proto_enumTypes[3]
+}
+
+func (x Verb) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verb.Descriptor instead.
+func (Verb) EnumDescriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{3}
+}
+
 // When a call whose outcome is unknown is tried again. Zero values stand for
 // the defaults named.
 type RetryPolicy struct {
@@ -1048,7 +1116,7 @@ type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step or branch; empty when it was none of them.
 	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
-	// REFUSED, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED or ABORTED.
+	// REFUSED, ATTEMPTS_EXHAUSTED, DEADLINE_EXCEEDED, ABORTED or ABANDONED.
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
 	// For people: the participant's or the caller's own words.
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -1126,7 +1194,11 @@ type Branch struct {
 	// Only in the FULL view.
 	Request []byte `protobuf:"bytes,8,opt,name=request,proto3" json:"request,omitempty"`
 	// Only in the FULL view.
-	Reply         []byte `protobuf:"bytes,9,opt,name=reply,proto3" json:"reply,omitempty"`
+	Reply []byte `protobuf:"bytes,9,opt,name=reply,proto3" json:"reply,omitempty"`
+	// What an operator can do to it now. Only from GetTransaction.
+	Verbs []Verb `protobuf:"varint,10,rep,packed,name=verbs,proto3,enum=amends.v1.Verb" json:"verbs,omitempty"`
+	// When it is tried again; absent: it waits for no retry.
+	NextTime      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1224,6 +1296,20 @@ func (x *Branch) GetReply() []byte {
 	return nil
 }
 
+func (x *Branch) GetVerbs() []Verb {
+	if x != nil {
+		return x.Verbs
+	}
+	return nil
+}
+
+func (x *Branch) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
 // A global transaction.
 type Transaction struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1246,7 +1332,20 @@ type Transaction struct {
 	// Changes with every transition.
 	Etag string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Only from GetTransaction.
-	Branches      []*Branch `protobuf:"bytes,14,rep,name=branches,proto3" json:"branches,omitempty"`
+	Branches []*Branch `protobuf:"bytes,14,rep,name=branches,proto3" json:"branches,omitempty"`
+	// Empty: the default one.
+	Namespace string `protobuf:"bytes,15,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// It has waited for a participant for longer than the coordinator's
+	// threshold.
+	Stalled bool `protobuf:"varint,16,opt,name=stalled,proto3" json:"stalled,omitempty"`
+	// The service that a stalled or parked transaction waits for.
+	WaitsFor string `protobuf:"bytes,17,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// What an operator can do to it now. Only from GetTransaction.
+	Verbs []Verb `protobuf:"varint,18,rep,packed,name=verbs,proto3,enum=amends.v1.Verb" json:"verbs,omitempty"`
+	// The number and the hash of its last audit event: they tell a trail that
+	// was cut off.
+	EventSeq      int64  `protobuf:"varint,19,opt,name=event_seq,json=eventSeq,proto3" json:"event_seq,omitempty"`
+	EventHash     []byte `protobuf:"bytes,20,opt,name=event_hash,json=eventHash,proto3" json:"event_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1379,6 +1478,48 @@ func (x *Transaction) GetBranches() []*Branch {
 	return nil
 }
 
+func (x *Transaction) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Transaction) GetStalled() bool {
+	if x != nil {
+		return x.Stalled
+	}
+	return false
+}
+
+func (x *Transaction) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *Transaction) GetVerbs() []Verb {
+	if x != nil {
+		return x.Verbs
+	}
+	return nil
+}
+
+func (x *Transaction) GetEventSeq() int64 {
+	if x != nil {
+		return x.EventSeq
+	}
+	return 0
+}
+
+func (x *Transaction) GetEventHash() []byte {
+	if x != nil {
+		return x.EventHash
+	}
+	return nil
+}
+
 var File_amends_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_amends_v1_transaction_proto_rawDesc = "" +
@@ -1446,7 +1587,7 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05Cause\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xe9\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xc9\x02\n" +
 	"\x06Branch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x14\n" +
@@ -1456,7 +1597,10 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05after\x18\x06 \x03(\tR\x05after\x12'\n" +
 	"\x04kind\x18\a \x01(\x0e2\x13.amends.v1.StepKindR\x04kind\x12\x18\n" +
 	"\arequest\x18\b \x01(\fR\arequest\x12\x14\n" +
-	"\x05reply\x18\t \x01(\fR\x05reply\"\xa2\x05\n" +
+	"\x05reply\x18\t \x01(\fR\x05reply\x12%\n" +
+	"\x05verbs\x18\n" +
+	" \x03(\x0e2\x0f.amends.v1.VerbR\x05verbs\x127\n" +
+	"\tnext_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xda\x06\n" +
 	"\vTransaction\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12#\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x0f.amends.v1.KindR\x04kind\x12\x12\n" +
@@ -1475,7 +1619,14 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\bdeadline\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x127\n" +
 	"\tnext_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12\x12\n" +
 	"\x04etag\x18\r \x01(\tR\x04etag\x12-\n" +
-	"\bbranches\x18\x0e \x03(\v2\x11.amends.v1.BranchR\bbranches\x1a9\n" +
+	"\bbranches\x18\x0e \x03(\v2\x11.amends.v1.BranchR\bbranches\x12\x1c\n" +
+	"\tnamespace\x18\x0f \x01(\tR\tnamespace\x12\x18\n" +
+	"\astalled\x18\x10 \x01(\bR\astalled\x12\x1b\n" +
+	"\twaits_for\x18\x11 \x01(\tR\bwaitsFor\x12%\n" +
+	"\x05verbs\x18\x12 \x03(\x0e2\x0f.amends.v1.VerbR\x05verbs\x12\x1b\n" +
+	"\tevent_seq\x18\x13 \x01(\x03R\beventSeq\x12\x1d\n" +
+	"\n" +
+	"event_hash\x18\x14 \x01(\fR\teventHash\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xb2\x01\n" +
@@ -1496,7 +1647,19 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17STEP_KIND_COMPENSATABLE\x10\x01\x12\x13\n" +
 	"\x0fSTEP_KIND_PIVOT\x10\x02\x12\x17\n" +
-	"\x13STEP_KIND_RETRIABLE\x10\x032\xe8\x03\n" +
+	"\x13STEP_KIND_RETRIABLE\x10\x03*\xb3\x01\n" +
+	"\x04Verb\x12\x14\n" +
+	"\x10VERB_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eVERB_RETRY_NOW\x10\x01\x12\x0e\n" +
+	"\n" +
+	"VERB_ABORT\x10\x02\x12\x0e\n" +
+	"\n" +
+	"VERB_PAUSE\x10\x03\x12\x0f\n" +
+	"\vVERB_RESUME\x10\x04\x12\x12\n" +
+	"\x0eVERB_SKIP_STEP\x10\x05\x12\x16\n" +
+	"\x12VERB_COMPLETE_STEP\x10\x06\x12\x12\n" +
+	"\x0eVERB_FAIL_STEP\x10\a\x12\x10\n" +
+	"\fVERB_ABANDON\x10\b2\xe8\x03\n" +
 	"\x12TransactionService\x12F\n" +
 	"\tStartSaga\x12\x1b.amends.v1.StartSagaRequest\x1a\x1c.amends.v1.StartSagaResponse\x12C\n" +
 	"\bBeginTcc\x12\x1a.amends.v1.BeginTccRequest\x1a\x1b.amends.v1.BeginTccResponse\x12F\n" +
@@ -1517,81 +1680,85 @@ func file_amends_v1_transaction_proto_rawDescGZIP() []byte {
 	return file_amends_v1_transaction_proto_rawDescData
 }
 
-var file_amends_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_amends_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_amends_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_amends_v1_transaction_proto_goTypes = []any{
 	(State)(0),                       // 0: amends.v1.State
 	(Kind)(0),                        // 1: amends.v1.Kind
 	(StepKind)(0),                    // 2: amends.v1.StepKind
-	(*RetryPolicy)(nil),              // 3: amends.v1.RetryPolicy
-	(*SagaStep)(nil),                 // 4: amends.v1.SagaStep
-	(*StartSagaRequest)(nil),         // 5: amends.v1.StartSagaRequest
-	(*StartSagaResponse)(nil),        // 6: amends.v1.StartSagaResponse
-	(*BeginTccRequest)(nil),          // 7: amends.v1.BeginTccRequest
-	(*BeginTccResponse)(nil),         // 8: amends.v1.BeginTccResponse
-	(*TryBranchRequest)(nil),         // 9: amends.v1.TryBranchRequest
-	(*TryBranchResponse)(nil),        // 10: amends.v1.TryBranchResponse
-	(*CommitTccRequest)(nil),         // 11: amends.v1.CommitTccRequest
-	(*CommitTccResponse)(nil),        // 12: amends.v1.CommitTccResponse
-	(*AbortTransactionRequest)(nil),  // 13: amends.v1.AbortTransactionRequest
-	(*AbortTransactionResponse)(nil), // 14: amends.v1.AbortTransactionResponse
-	(*WaitTransactionRequest)(nil),   // 15: amends.v1.WaitTransactionRequest
-	(*WaitTransactionResponse)(nil),  // 16: amends.v1.WaitTransactionResponse
-	(*Cause)(nil),                    // 17: amends.v1.Cause
-	(*Branch)(nil),                   // 18: amends.v1.Branch
-	(*Transaction)(nil),              // 19: amends.v1.Transaction
-	nil,                              // 20: amends.v1.StartSagaRequest.LabelsEntry
-	nil,                              // 21: amends.v1.BeginTccRequest.LabelsEntry
-	nil,                              // 22: amends.v1.Transaction.LabelsEntry
-	(*durationpb.Duration)(nil),      // 23: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 24: google.protobuf.Timestamp
+	(Verb)(0),                        // 3: amends.v1.Verb
+	(*RetryPolicy)(nil),              // 4: amends.v1.RetryPolicy
+	(*SagaStep)(nil),                 // 5: amends.v1.SagaStep
+	(*StartSagaRequest)(nil),         // 6: amends.v1.StartSagaRequest
+	(*StartSagaResponse)(nil),        // 7: amends.v1.StartSagaResponse
+	(*BeginTccRequest)(nil),          // 8: amends.v1.BeginTccRequest
+	(*BeginTccResponse)(nil),         // 9: amends.v1.BeginTccResponse
+	(*TryBranchRequest)(nil),         // 10: amends.v1.TryBranchRequest
+	(*TryBranchResponse)(nil),        // 11: amends.v1.TryBranchResponse
+	(*CommitTccRequest)(nil),         // 12: amends.v1.CommitTccRequest
+	(*CommitTccResponse)(nil),        // 13: amends.v1.CommitTccResponse
+	(*AbortTransactionRequest)(nil),  // 14: amends.v1.AbortTransactionRequest
+	(*AbortTransactionResponse)(nil), // 15: amends.v1.AbortTransactionResponse
+	(*WaitTransactionRequest)(nil),   // 16: amends.v1.WaitTransactionRequest
+	(*WaitTransactionResponse)(nil),  // 17: amends.v1.WaitTransactionResponse
+	(*Cause)(nil),                    // 18: amends.v1.Cause
+	(*Branch)(nil),                   // 19: amends.v1.Branch
+	(*Transaction)(nil),              // 20: amends.v1.Transaction
+	nil,                              // 21: amends.v1.StartSagaRequest.LabelsEntry
+	nil,                              // 22: amends.v1.BeginTccRequest.LabelsEntry
+	nil,                              // 23: amends.v1.Transaction.LabelsEntry
+	(*durationpb.Duration)(nil),      // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
 }
 var file_amends_v1_transaction_proto_depIdxs = []int32{
-	23, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
-	23, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
-	23, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
+	24, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
+	24, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
+	24, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
 	2,  // 3: amends.v1.SagaStep.kind:type_name -> amends.v1.StepKind
-	3,  // 4: amends.v1.SagaStep.retry:type_name -> amends.v1.RetryPolicy
-	4,  // 5: amends.v1.StartSagaRequest.steps:type_name -> amends.v1.SagaStep
-	23, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
-	20, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
-	19, // 8: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
-	23, // 9: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 10: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
-	19, // 11: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
-	3,  // 12: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
-	19, // 13: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
-	19, // 14: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	23, // 15: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
-	19, // 16: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	4,  // 4: amends.v1.SagaStep.retry:type_name -> amends.v1.RetryPolicy
+	5,  // 5: amends.v1.StartSagaRequest.steps:type_name -> amends.v1.SagaStep
+	24, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
+	21, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
+	20, // 8: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
+	24, // 9: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
+	22, // 10: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
+	20, // 11: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
+	4,  // 12: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
+	20, // 13: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
+	20, // 14: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	24, // 15: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
+	20, // 16: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
 	2,  // 17: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
-	1,  // 18: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
-	0,  // 19: amends.v1.Transaction.state:type_name -> amends.v1.State
-	17, // 20: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
-	22, // 21: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
-	24, // 22: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	24, // 23: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
-	24, // 24: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
-	24, // 25: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
-	24, // 26: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
-	18, // 27: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
-	5,  // 28: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
-	7,  // 29: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
-	9,  // 30: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
-	11, // 31: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
-	13, // 32: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
-	15, // 33: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
-	6,  // 34: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
-	8,  // 35: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
-	10, // 36: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
-	12, // 37: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
-	14, // 38: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
-	16, // 39: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
-	34, // [34:40] is the sub-list for method output_type
-	28, // [28:34] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	3,  // 18: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
+	25, // 19: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
+	1,  // 20: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
+	0,  // 21: amends.v1.Transaction.state:type_name -> amends.v1.State
+	18, // 22: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
+	23, // 23: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
+	25, // 24: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	25, // 25: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
+	25, // 26: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
+	25, // 27: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
+	25, // 28: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
+	19, // 29: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
+	3,  // 30: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
+	6,  // 31: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
+	8,  // 32: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
+	10, // 33: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
+	12, // 34: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
+	14, // 35: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
+	16, // 36: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
+	7,  // 37: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
+	9,  // 38: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
+	11, // 39: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
+	13, // 40: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
+	15, // 41: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
+	17, // 42: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
+	37, // [37:43] is the sub-list for method output_type
+	31, // [31:37] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_transaction_proto_init() }
@@ -1604,7 +1771,7 @@ func file_amends_v1_transaction_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amends_v1_transaction_proto_rawDesc), len(file_amends_v1_transaction_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
