@@ -56,10 +56,13 @@ type Lease struct {
 type Record struct {
 	GID        string            // 1 to MaxGID bytes, compared byte by byte
 	Shard      int               // fixed
+	Namespace  string            // fixed; whose it is, at most MaxNamespace bytes; searchable
 	Kind       string            // fixed; "saga" or "tcc"
 	Name       string            // fixed; the definition's
 	State      uint8             // opaque number, searchable
 	Paused     bool              // opaque flag, searchable
+	Stalled    bool              // opaque flag, searchable: it waits for longer than it should
+	WaitsFor   string            // the service that it is stalled or parked for, at most MaxWaitsFor bytes; searchable
 	Version    int64             // 1 at creation, one more with each write
 	Definition []byte            // fixed
 	Body       []byte            // the machine's state and the engine's own
@@ -100,15 +103,27 @@ type Batch struct {
 	Writes []Write // at most one per transaction
 }
 
-// Query selects transactions. Zero values select all. List and Count are
-// served by an index, and so do not slow down with history, when Unfinished is
-// set or a label is given; a list in order of creation always is. Other fields
-// filter what such a scan meets.
+// Query selects transactions. Zero values select all.
+//
+// A query is led by the index of the first of these that it names, and looks
+// at nothing else: WaitsFor, Stalled being true, a label, Unfinished, Namespace.
+// What else it names filters what that index meets; so Namespace with
+// Unfinished looks at all that is unfinished. A list comes from any of these,
+// or from the order of creation, without sorting, and so reads little more
+// than its page.
+//
+// A Count looks at all that its index meets. With Namespace alone, or with
+// nothing, that is an index entry for each transaction of the store's history
+// (and a row, if more than States is asked about them): bound it by
+// CreatedFrom, which reads only what was created since, or don't ask often.
 type Query struct {
+	Namespace    *string // nil: all of them
 	States       []uint8
 	Kind         string
 	Name         string
 	Paused       *bool
+	Stalled      *bool
+	WaitsFor     string            // this service; empty: whatever they wait for
 	Unfinished   bool              // only those without FinishedAt
 	CreatedFrom  time.Time         // inclusive
 	CreatedUntil time.Time         // exclusive
@@ -133,7 +148,8 @@ type Store interface {
 
 	// Acquire takes up to limit shards that nobody holds, or whose lease has
 	// run out, for owner, until ttl from now; each gets a new, higher epoch.
-	// It returns only what it took, by shard.
+	// It returns only what it took, by shard. After an error it may have taken
+	// some: Renew returns them.
 	Acquire(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Lease, error)
 	// Renew extends every lease that owner still holds, expired or not so long
 	// as nobody took it, and returns them all, by shard.
@@ -149,17 +165,20 @@ type Store interface {
 	// never overwrites a later version. Versions may be skipped upwards (one
 	// write covers several transitions), but the first one written is 1.
 	//
-	// After any other error it is not known whether the batch took effect:
-	// repeat it, or read back.
+	// After any other error it is not known whether the batch took effect, nor
+	// whether it will: repeat it, or read back behind a fence. The fence is any
+	// later Commit under the same lease that succeeds, be it of no writes: what
+	// failed before it has taken effect by then or never will.
 	Commit(ctx context.Context, b Batch) error
 
 	// Load returns one transaction, or ErrNotFound.
 	Load(ctx context.Context, gid string) (Record, error)
 	// Due returns transactions of the given shards whose NextAt is set and in
-	// [From, Until), whole, ordered by NextAt then GID, starting after the
-	// transaction (AfterNext, AfterGID) when AfterGID is not empty. A write
-	// between two pages moves a transaction, so that it may be met twice or be
-	// met only by the next round; it is never lost for both.
+	// [From, Until), whole, ordered by shard, then NextAt, then GID, starting
+	// after the transaction (AfterShard, AfterNext, AfterGID) when AfterGID is
+	// not empty. It looks at what is due in these shards and at nothing else. A
+	// write between two pages moves a transaction, so that it may be met twice
+	// or be met only by the next round; it is never lost for both.
 	Due(ctx context.Context, q DueQuery) ([]Record, error)
 
 	// List returns up to limit transactions after the cursor (nil: from the
@@ -187,10 +206,11 @@ type Store interface {
 
 // DueQuery is the argument of Store.Due.
 type DueQuery struct {
-	Shards    []int
-	From      time.Time // inclusive; zero: no lower bound
-	Until     time.Time // exclusive
-	AfterNext time.Time // with AfterGID: continue behind this transaction
-	AfterGID  string
-	Limit     int
+	Shards     []int     // each once, in any order
+	From       time.Time // inclusive; zero: no lower bound
+	Until      time.Time // exclusive
+	AfterShard int       // with AfterGID: continue behind this transaction
+	AfterNext  time.Time
+	AfterGID   string
+	Limit      int
 }

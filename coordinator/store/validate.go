@@ -5,13 +5,18 @@ import (
 	"fmt"
 )
 
-// MaxGID is the longest gid that a store keeps, in bytes.
-const MaxGID = 128
+// The longest texts that a store keeps, in bytes.
+const (
+	MaxGID       = 128
+	MaxNamespace = 63
+	MaxWaitsFor  = 128
+)
 
 // Validate reports what makes a batch illegal, all of it: a lease or a
 // transaction given twice, a write to a shard without its lease, a version
-// below 1, a gid that is empty or over MaxGID bytes, an event of another
-// transaction or without a number. Stores call it before they write.
+// below 1, a gid that is empty or over MaxGID bytes, a Namespace or WaitsFor
+// over its bound, an event of another transaction or without a number. Stores
+// call it before they write.
 func (b Batch) Validate() error {
 	var errs []error
 	leased := make(map[int]bool, len(b.Leases))
@@ -44,6 +49,12 @@ func (w *Write) validate() error {
 		return errors.New("store: batch: a transaction has no gid")
 	case len(gid) > MaxGID:
 		return fmt.Errorf("store: batch: gid %.32q... is %d bytes long, at most %d are kept", gid, len(gid), MaxGID)
+	case len(w.Record.Namespace) > MaxNamespace:
+		return fmt.Errorf("store: batch: transaction %q: namespace %.32q... is %d bytes long, at most %d are kept",
+			gid, w.Record.Namespace, len(w.Record.Namespace), MaxNamespace)
+	case len(w.Record.WaitsFor) > MaxWaitsFor:
+		return fmt.Errorf("store: batch: transaction %q: waits for %.32q..., %d bytes long, at most %d are kept",
+			gid, w.Record.WaitsFor, len(w.Record.WaitsFor), MaxWaitsFor)
 	case w.Record.Version < 1:
 		return fmt.Errorf("store: batch: transaction %q: version is %d, the first is 1", gid, w.Record.Version)
 	}

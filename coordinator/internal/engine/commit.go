@@ -221,24 +221,60 @@ func (w *worker) commit(ctx context.Context, b *batch) error {
 
 // commitEach writes the items of a batch that keeps failing one by one, so
 // that one that the store refuses does not hold up the others. It reports
-// whether the batch is done with: not when the store refuses even an empty
-// batch, which is an outage.
+// whether the batch is done with: not in an outage, and not when a shard was
+// lost, which the next attempt at the whole batch finds.
 func (w *worker) commitEach(ctx context.Context, b *batch, cause error) bool {
-	if err := w.e.store.Commit(ctx, store.Batch{Leases: b.Leases}); err != nil {
+	if !w.settled(ctx, b.Leases) {
 		return false
 	}
 	leases := map[int]store.Lease{}
 	for _, l := range b.Leases {
 		leases[l.Shard] = l
 	}
+	refused := make([]error, len(b.items))
 	for i, write := range b.Writes {
-		one := store.Batch{Leases: []store.Lease{leases[write.Record.Shard]}, Writes: []store.Write{write}}
-		if err := w.e.store.Commit(ctx, one); err != nil {
-			w.log.Error("amends: the store refuses a transaction", "gid", write.Record.GID, "err", err, "batch_err", cause)
+		var done bool
+		if refused[i], done = w.commitOne(ctx, leases[write.Record.Shard], write); !done {
+			return false
+		}
+	}
+	for i, err := range refused {
+		if err != nil {
+			w.log.Error("amends: the store refuses a transaction", "gid", b.items[i].rec.GID, "err", err, "batch_err", cause)
 			b.items[i].err = unavailable(err)
 		}
 	}
 	return true
+}
+
+// commitOne writes one item. It returns the store's error only when it is
+// certain that the write did not take effect and never will: then what is in
+// memory can be given up, and what the store has be loaded again. done is false
+// when that cannot be found out just now.
+func (w *worker) commitOne(ctx context.Context, l store.Lease, write store.Write) (refused error, done bool) {
+	leases := []store.Lease{l}
+	for range oneAttempts {
+		refused = w.e.store.Commit(ctx, store.Batch{Leases: leases, Writes: []store.Write{write}})
+		if refused == nil {
+			return nil, true
+		}
+		if errors.Is(refused, store.ErrConflict) || !w.settled(ctx, leases) {
+			return nil, false
+		}
+		switch rec, err := w.e.store.Load(ctx, write.Record.GID); {
+		case err == nil && rec.Version >= write.Record.Version:
+			return nil, true // it took effect unheard
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return nil, false
+		}
+	}
+	return refused, true
+}
+
+// settled reports whether the store answers. If it does, what failed before
+// under these leases has taken effect or never will: the store's fence.
+func (w *worker) settled(ctx context.Context, leases []store.Lease) bool {
+	return w.e.store.Commit(ctx, store.Batch{Leases: leases}) == nil
 }
 
 func stampOrZero(t time.Time) time.Time {

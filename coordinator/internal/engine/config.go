@@ -19,8 +19,14 @@ type Config struct {
 	// LeaseTTL is how long shards stay ours without a renewal, and so how long
 	// a crash of ours delays their transactions. Default 10 s.
 	LeaseTTL time.Duration
-	// MaxLive bounds the transactions in memory; a start over it is refused
-	// with ErrOverloaded. Default 100,000.
+	// MaxLive bounds the transactions in memory that were started here. A start
+	// over it is refused with ErrOverloaded. So is a start (or a try) that names
+	// a service for which as many transactions wait as are left free of
+	// MaxLive: one service that is away holds at most half of it, two a third
+	// each, and those that are well always find room. What is taken over from
+	// the store has a room of its own, three times as large and shared in the
+	// same way; what does not fit stays in the store until it does. Default
+	// 100,000.
 	MaxLive int
 	// SweepInterval is the time between looks for due transactions. Default 1 s.
 	SweepInterval time.Duration
@@ -46,7 +52,8 @@ const (
 	purgeEvery  = time.Minute
 	goneSize    = 1 << 16 // departures that a worker remembers
 	overloadFor = time.Second
-	owedFactor  = 4 // times MaxLive: what the sweep takes in, for what is owed comes before what is new
+	owedFactor  = 3 // times MaxLive: the room for what the sweep takes in
+	oneAttempts = 3 // at a write that fails alone, before it counts as refused
 )
 
 func (c *Config) withDefaults() (Config, error) {

@@ -32,7 +32,8 @@ type Engine struct {
 	shardCount int
 	workers    []*worker
 	watch      watch
-	live       atomic.Int64  // transactions in memory
+	started    *room         // for what was started here
+	owed       *room         // for what came from the store, which is owed and comes before what is new
 	renew      chan struct{} // wakes the lease loop
 	ready      chan struct{} // closed when the workers first know what they own
 	draining   atomic.Bool
@@ -50,7 +51,9 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: the store does not answer: %w", err)
 	}
-	e := &Engine{cfg: full, store: st, shardCount: n, renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{})}
+	e := &Engine{cfg: full, store: st, shardCount: n,
+		renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
+		started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}
 	for range full.Workers {
 		e.workers = append(e.workers, newWorker(e))
 	}
@@ -154,7 +157,7 @@ func (w *worker) quiet() bool {
 }
 
 // Live returns how many transactions are in memory.
-func (e *Engine) Live() int { return int(e.live.Load()) }
+func (e *Engine) Live() int { return e.started.count() + e.owed.count() }
 
 // Outcome takes how a call ended. It waits while the transaction's worker is
 // busy, which is back-pressure on the stream that it came from.

@@ -150,9 +150,9 @@ func TestAdmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := launch(t, newStore(), &Config{MaxLive: 10}, func(dispatch.Call) txn.Replied { return txn.Replied{} })
 		for i := range 10 {
-			r.startSaga(fmt.Sprintf("g%d", i), steps(1))
+			r.startSaga(fmt.Sprintf("g%d", i), steps(1, of(fmt.Sprintf("svc%d", i))))
 		}
-		_, _, err := r.StartSaga(t.Context(), "over", steps(1), nil)
+		_, _, err := r.StartSaga(t.Context(), "over", steps(1, of("svc10")), nil)
 		var e *amendsv1.Error
 		if !errors.As(err, &e) || !errors.Is(err, amendsv1.ErrOverloaded) || e.RetryAfter <= 0 {
 			t.Fatalf("start over the limit: %v, want ErrOverloaded with a delay", err)

@@ -23,7 +23,7 @@ func TestRecoveryIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStore()
 		first := &faulty{Store: st}
-		r1 := launch(t, first, &Config{MaxLive: 40}, func(dispatch.Call) txn.Replied { return txn.Replied{} })
+		r1 := launch(t, first, &Config{MaxLive: 60}, func(dispatch.Call) txn.Replied { return txn.Replied{} })
 		for i := range 20 {
 			r1.startSaga(fmt.Sprintf("away%d", i), steps(1))
 		}

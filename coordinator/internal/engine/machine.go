@@ -24,7 +24,8 @@ type machine interface {
 	outstanding() []txn.Call
 	encode() ([]byte, error)
 	branch(index int) string
-	turnedBack() bool // decided to undo, done or not
+	services() []string // of all that is known to be called, done or not
+	turnedBack() bool   // decided to undo, done or not
 }
 
 type sagaMachine struct {
@@ -38,6 +39,13 @@ func (m *sagaMachine) outstanding() []txn.Call { return m.s.Outstanding(m.d) }
 func (m *sagaMachine) encode() ([]byte, error) { return m.s.Encode() }
 
 func (m *sagaMachine) turnedBack() bool { return m.s.TurnedBack(m.d) }
+
+func (m *sagaMachine) services() (all []string) {
+	for i := range m.d.Steps {
+		all = appendService(all, m.d.Steps[i].Action)
+	}
+	return all
+}
 
 func (m *sagaMachine) branch(i int) string {
 	if i < 0 || i >= len(m.d.Steps) {
@@ -68,6 +76,13 @@ func (m *tccMachine) outstanding() []txn.Call { return m.s.Outstanding(m.d) }
 func (m *tccMachine) encode() ([]byte, error) { return m.s.Encode() }
 
 func (m *tccMachine) turnedBack() bool { return m.s.Decision == txn.RollingBack }
+
+func (m *tccMachine) services() (all []string) {
+	for i := range m.s.Branches {
+		all = appendService(all, m.s.Branches[i].Action)
+	}
+	return all
+}
 
 func (m *tccMachine) branch(i int) string {
 	if i < 0 || i >= len(m.s.Branches) {

@@ -135,17 +135,18 @@ func (w *worker) start(rec store.Record, m machine, seq uint64, say func(answer)
 		say(answer{err: errElsewhere})
 	case seq < sh.since || !w.gone.current(rec.GID, seq):
 		say(answer{err: errStale})
-	case w.e.live.Load() >= int64(w.e.cfg.MaxLive):
-		say(answer{err: amendsv1.ErrOverloaded.With("%d transactions are under way, which is the limit; try again in %v",
-			w.e.cfg.MaxLive, overloadFor).WithRetryAfter(overloadFor)})
 	default:
+		if err := w.admits(m); err != nil {
+			say(answer{err: err})
+			return
+		}
 		t := &tx{rec: rec, m: m, fresh: true}
 		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
 		if err := t.note("started", d, rec.CreatedAt); err != nil {
 			say(answer{err: err})
 			return
 		}
-		w.adopt(t)
+		w.adopt(t, w.e.started)
 		w.touch(t)
 		t.afterDurable(func(rec store.Record, err error) { say(answer{rec: rec, created: true, err: err}) })
 	}
@@ -158,6 +159,10 @@ func (e *Engine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, err
 		w.expire(t, time.Now())
 		if t.rec.Kind != KindTCC {
 			say(answer{err: amendsv1.ErrWrongKind.With("transaction %q is a %s: only TCC transactions take tries", gid, t.rec.Kind)})
+			return
+		}
+		if err := w.admitsTry(t, b); err != nil {
+			say(answer{err: err})
 			return
 		}
 		if err := w.apply(t, tcc.Try{Branch: b}, ""); err != nil {

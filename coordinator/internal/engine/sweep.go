@@ -64,6 +64,9 @@ func (w *worker) sweep(ctx context.Context, from, until time.Time) (bool, error)
 	if err := w.post(ctx, func() { w.markSwept(plan) }); err != nil {
 		return false, err
 	}
+	if plan.again {
+		from = time.Time{}
+	}
 	return w.pages(ctx, store.DueQuery{Shards: plan.known, From: from, Until: until, Limit: sweepPage})
 }
 
@@ -71,12 +74,13 @@ func (w *worker) sweep(ctx context.Context, from, until time.Time) (bool, error)
 type sweepPlan struct {
 	seq          uint64 // the departure count when it was made
 	fresh, known []int
+	again        bool // what was set aside is looked for, too
 }
 
 func (w *worker) plan(ctx context.Context) (sweepPlan, error) {
 	answer := make(chan sweepPlan, 1)
 	err := w.post(ctx, func() {
-		p := sweepPlan{seq: w.gone.count.Load()}
+		p := sweepPlan{seq: w.gone.count.Load(), again: w.resumes()}
 		for s, sh := range w.shards {
 			if sh.swept {
 				p.known = append(p.known, s)
@@ -132,7 +136,7 @@ func (w *worker) pages(ctx context.Context, q store.DueQuery) (bool, error) {
 			break
 		}
 		last := recs[len(recs)-1]
-		q.AfterNext, q.AfterGID = last.NextAt, last.GID
+		q.AfterShard, q.AfterNext, q.AfterGID = last.Shard, last.NextAt, last.GID
 	}
 	return true, nil
 }
@@ -145,7 +149,7 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 		if w.txs[rec.GID] != nil {
 			continue
 		}
-		if w.draining || w.e.live.Load() >= owedFactor*int64(w.e.cfg.MaxLive) {
+		if w.draining || w.e.owed.full() {
 			return false
 		}
 		t, err := w.load(rec, seq)
@@ -178,7 +182,7 @@ func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
 		return nil, err
 	}
 	t := &tx{rec: rec, m: m, fresh: true, loaded: rec.Version}
-	w.adopt(t)
+	w.adopt(t, w.e.owed)
 	return t, nil
 }
 

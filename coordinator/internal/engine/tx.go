@@ -18,6 +18,8 @@ type tx struct {
 	tries  []tryWaiter   // who waits for a try's answer
 	dirty  bool          // m is ahead of the last batch
 	flying bool          // in the batch that is being committed
+	room   *room         // that it takes a place in
+	waits  []string      // the services that the room has it down for
 	loaded int64         // the version that came from the store; 0: started here
 	fresh  bool          // loaded or started, its calls not yet scheduled
 	turned bool          // it has turned back: what no participant has seen is not to be done
@@ -91,6 +93,7 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 		}
 	}
 	t.calls, t.fresh = calls, false
+	t.recount()
 	if d := t.deadline(); !d.IsZero() {
 		earlier(d)
 	}

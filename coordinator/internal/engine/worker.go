@@ -29,7 +29,8 @@ type worker struct {
 	kick    chan struct{} // to the sweeper: look now
 
 	gone     departures
-	draining bool // no call goes out any more
+	aside    map[string]bool // services for which transactions were left to the store
+	draining bool            // no call goes out any more
 }
 
 // shard is what a worker knows of one that it owns.
@@ -73,6 +74,7 @@ func newWorker(e *Engine) *worker {
 		rnd:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), // jitter, nothing secret
 		batches: make(chan *batch),
 		kick:    make(chan struct{}, 1),
+		aside:   map[string]bool{},
 	}
 	w.gone.at = map[string]uint64{}
 	return w
@@ -206,6 +208,9 @@ func (w *worker) act(t *tx, now time.Time) {
 	if w.draining {
 		return // what is due stays in the store for whoever comes next
 	}
+	if w.setsAside(t) {
+		return
+	}
 	w.send(t, now)
 	wake := t.nextWake()
 	if w.sleeps(t, wake, now) {
@@ -306,7 +311,7 @@ func (w *worker) forget(t *tx) {
 		return
 	}
 	delete(w.txs, t.rec.GID)
-	w.e.live.Add(-1)
+	t.room.leave(t.waits)
 	w.e.dispatcher.Withdraw(t.rec.GID)
 	w.timers.set(t, time.Time{})
 	for _, tw := range t.tries {
@@ -316,9 +321,13 @@ func (w *worker) forget(t *tx) {
 }
 
 // adopt takes a transaction into memory.
-func (w *worker) adopt(t *tx) {
+func (w *worker) adopt(t *tx, r *room) {
+	for _, c := range t.m.outstanding() {
+		t.waits = appendService(t.waits, c.Action)
+	}
+	t.room = r
+	r.enter(t.waits)
 	w.txs[t.rec.GID] = t
-	w.e.live.Add(1)
 }
 
 // stamp is a time as the store keeps it.

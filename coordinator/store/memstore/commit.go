@@ -41,7 +41,8 @@ func (d *data) write(w *store.Write) {
 	if rec := keep(w.Record); !found {
 		d.rows[rec.GID] = rec
 	} else if rec.Version > old.Version {
-		rec.Shard, rec.Kind, rec.Name, rec.CreatedAt = old.Shard, old.Kind, old.Name, old.CreatedAt
+		rec.Shard, rec.Namespace, rec.Kind, rec.Name = old.Shard, old.Namespace, old.Kind, old.Name
+		rec.CreatedAt = old.CreatedAt
 		rec.Definition, rec.Digest, rec.Labels = old.Definition, old.Digest, old.Labels
 		d.rows[rec.GID] = rec
 	}

@@ -32,15 +32,16 @@ func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, erro
 		return nil, err
 	}
 	defer end()
-	from, until, after := micros(q.From), micros(q.Until), store.Record{GID: q.AfterGID, NextAt: micros(q.AfterNext)}
+	from, until := micros(q.From), micros(q.Until)
+	after := store.Record{Shard: q.AfterShard, GID: q.AfterGID, NextAt: micros(q.AfterNext)}
 	shards := make(map[int]bool, len(q.Shards))
 	for _, shard := range q.Shards {
 		shards[shard] = true
 	}
-	return s.data.page(q.Limit, byNextAt, func(r *store.Record) bool {
+	return s.data.page(q.Limit, byShard, func(r *store.Record) bool {
 		return shards[r.Shard] && !r.NextAt.IsZero() && r.NextAt.Before(until) &&
 			(from.IsZero() || !r.NextAt.Before(from)) &&
-			(q.AfterGID == "" || byNextAt(*r, after) > 0)
+			(q.AfterGID == "" || byShard(*r, after) > 0)
 	}), nil
 }
 
@@ -135,8 +136,9 @@ func (d *data) page(limit int, order func(a, b store.Record) int, match func(*st
 	return slices.Clip(found)
 }
 
-func byNextAt(a, b store.Record) int {
-	return cmp.Or(a.NextAt.Compare(b.NextAt), strings.Compare(a.GID, b.GID))
+// byShard is the order of what is due.
+func byShard(a, b store.Record) int {
+	return cmp.Or(cmp.Compare(a.Shard, b.Shard), a.NextAt.Compare(b.NextAt), strings.Compare(a.GID, b.GID))
 }
 
 func byFinish(a, b store.Record) int {
@@ -155,6 +157,9 @@ func matches(q *store.Query, r *store.Record) bool {
 		}
 	}
 	return (len(q.States) == 0 || slices.Contains(q.States, r.State)) &&
+		(q.Namespace == nil || *q.Namespace == r.Namespace) &&
+		(q.Stalled == nil || *q.Stalled == r.Stalled) &&
+		(q.WaitsFor == "" || q.WaitsFor == r.WaitsFor) &&
 		(q.Kind == "" || q.Kind == r.Kind) &&
 		(q.Name == "" || q.Name == r.Name) &&
 		(q.Paused == nil || *q.Paused == r.Paused) &&

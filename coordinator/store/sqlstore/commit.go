@@ -83,7 +83,8 @@ func bindRecord(args []any, r *store.Record, labels string) []any {
 	if r.Version > 1 {
 		definition = nil // is in the row already, and stays as it is
 	}
-	return append(args, r.GID, r.Shard, r.Kind, r.Name, r.State, r.Paused, r.Version, r.Reason,
+	return append(args, r.GID, r.Shard, r.Namespace, r.Kind, r.Name, r.State,
+		r.Paused, r.Stalled, r.WaitsFor, r.Version, r.Reason,
 		r.CreatedAt.UnixMicro(), r.UpdatedAt.UnixMicro(), bindTime(r.Deadline), bindTime(r.NextAt), bindTime(r.FinishedAt),
 		r.EventSeq, blob(r.EventHash), blob(r.Digest), labels, blob(r.Body), blob(definition))
 }

@@ -56,19 +56,24 @@ type dialect struct {
 	// again says whether what failed with this error is worth repeating: it
 	// was rolled back for no fault of its own, or nobody knows what became of it.
 	again func(error) bool
+	// done says whether a statement of a migration failed with this error
+	// because it was executed before.
+	done func(error) bool
 	// explain turns driver errors that a person can act on into such words.
 	explain func(error) error
 }
 
 // Columns in the order of scanRecord and bindRecord.
 const (
-	listColumns = `t.gid, t.shard, t.kind, t.name, t.state, t.paused, t.version, t.reason,
- t.created_at, t.updated_at, t.deadline, t.next_at, t.finished_at, t.event_seq, t.event_hash, t.digest, t.labels`
+	listColumns = `t.gid, t.shard, t.namespace, t.kind, t.name, t.state, t.paused, t.stalled, t.waits_for,
+ t.version, t.reason, t.created_at, t.updated_at, t.deadline, t.next_at, t.finished_at,
+ t.event_seq, t.event_hash, t.digest, t.labels`
 	allColumns = listColumns + `, t.body, t.definition`
 
-	insertTransactions = `INSERT INTO amends_transactions (gid, shard, kind, name, state, paused, version, reason,
- created_at, updated_at, deadline, next_at, finished_at, event_seq, event_hash, digest, labels, body, definition) VALUES `
-	transactionVars = 19
+	insertTransactions = `INSERT INTO amends_transactions (gid, shard, namespace, kind, name, state,
+ paused, stalled, waits_for, version, reason, created_at, updated_at, deadline, next_at, finished_at,
+ event_seq, event_hash, digest, labels, body, definition) VALUES `
+	transactionVars = 22
 
 	insertEvents = `INSERT INTO amends_events (gid, seq, at, type, data, prev, hash) VALUES `
 	eventVars    = 7
@@ -79,10 +84,14 @@ const (
 
 // Indexes by what they serve, for dialect.use.
 const (
-	primaryKey    = `PRIMARY`
-	dueIndex      = `amends_due`
-	createdIndex  = `amends_created`
-	liveIndex     = `amends_live`
-	finishedIndex = `amends_finished`
-	labelsByGID   = `amends_labels_gid`
+	primaryKey     = `PRIMARY`
+	dueIndex       = `amends_due_by_shard`
+	createdIndex   = `amends_created`
+	namespaceIndex = `amends_namespace`
+	liveIndex      = `amends_live`
+	stalledIndex   = `amends_stalled`
+	waitsForIndex  = `amends_waits_for`
+	endedIndex     = `amends_ended`
+	labelsIndex    = `the first label` // of another table, which then leads
+	labelsByGID    = `amends_labels_gid`
 )

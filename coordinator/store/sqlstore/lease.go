@@ -26,7 +26,7 @@ const (
 	countMatches = `SELECT COUNT(*) FROM amends_leases t%s WHERE `
 	allEpochs    = `SELECT shard, epoch FROM amends_leases`
 
-	// maxAcquire is how many shards one Acquire takes at most.
+	// maxAcquire is how many shards are taken in one transaction at most.
 	maxAcquire = 4096
 )
 
@@ -43,13 +43,24 @@ func (s *Store) Acquire(ctx context.Context, owner string, ttl time.Duration, li
 	if owner == "" {
 		return nil, errors.New("sqlstore: acquire: owner is empty: give the coordinator's name")
 	}
-	a := acquisition{owner: owner, ttl: ttl, limit: max(min(limit, maxAcquire), 0)}
-	err := s.write(ctx, "acquire", func(ctx context.Context, tx *sql.Tx) error { return s.take(ctx, tx, &a) })
-	if err != nil {
-		return nil, err
+	var taken []store.Lease
+	for {
+		a := acquisition{owner: owner, ttl: ttl, limit: max(min(limit-len(taken), maxAcquire), 0)}
+		err := s.write(ctx, "acquire", func(ctx context.Context, tx *sql.Tx) error { return s.take(ctx, tx, &a) })
+		if err != nil {
+			return nil, err
+		}
+		taken = append(taken, a.taken...)
+		if len(a.taken) < a.limit || len(taken) >= limit {
+			break
+		}
 	}
-	return a.taken, nil
+	// Shards that came free meanwhile may stand before those of a round before.
+	slices.SortFunc(taken, byShard)
+	return taken, nil
 }
+
+func byShard(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) }
 
 // acquisition is one call of Acquire.
 type acquisition struct {
@@ -167,7 +178,7 @@ func newLeaseCheck(d *dialect) *multi {
 // and keeps it so until the transaction ends.
 func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Lease) error {
 	// Everybody locks in the same order, and so nobody in a circle.
-	leases = slices.SortedFunc(slices.Values(leases), func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
+	leases = slices.SortedFunc(slices.Values(leases), byShard)
 	matching, err := s.leases.count(ctx, tx, leases)
 	if err != nil || matching == len(leases) {
 		return err

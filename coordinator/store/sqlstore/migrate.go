@@ -94,7 +94,7 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
 		if strings.TrimSpace(statement) == "" {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
+		if _, err := tx.ExecContext(ctx, statement); err != nil && !s.d.done(err) {
 			return err
 		}
 	}

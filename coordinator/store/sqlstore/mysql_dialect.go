@@ -18,6 +18,8 @@ import (
 const mysqlKeepNewer = ` ON DUPLICATE KEY UPDATE
  state = IF(VALUES(version) > version, VALUES(state), state),
  paused = IF(VALUES(version) > version, VALUES(paused), paused),
+ stalled = IF(VALUES(version) > version, VALUES(stalled), stalled),
+ waits_for = IF(VALUES(version) > version, VALUES(waits_for), waits_for),
  reason = IF(VALUES(version) > version, VALUES(reason), reason),
  updated_at = IF(VALUES(version) > version, VALUES(updated_at), updated_at),
  deadline = IF(VALUES(version) > version, VALUES(deadline), deadline),
@@ -65,6 +67,7 @@ func mysqlDialect(maxPacket int) (*dialect, error) {
 		maxBytes:  min(maxPacket/4*3, 4<<20),
 		inTx:      func(ctx context.Context) context.Context { return ctx },
 		again:     mysqlAgain,
+		done:      mysqlDone,
 		explain:   explainMySQL,
 	}, nil
 }
@@ -104,6 +107,13 @@ func mysqlAgain(err error) bool {
 	}
 	var network *net.OpError
 	return errors.As(err, &network)
+}
+
+// mysqlDone implements dialect.done: a column or a key is there already, or
+// is gone.
+func mysqlDone(err error) bool {
+	var said *mysql.MySQLError
+	return errors.As(err, &said) && slices.Contains([]uint16{1060, 1061, 1091}, said.Number)
 }
 
 // What a person can do about errors of a server.

@@ -39,12 +39,13 @@ func TestMySQLPlans(t *testing.T) {
 	count := func(q store.Query) string { return plan(s.d.countQuery(q)) }
 	due := func(q store.DueQuery) string { return plan(s.d.dueQuery(q)) }
 	shards, now := []int{1, 2, 3}, time.Unix(9, 0)
+	yes, blue := true, "blue"
 	gids := []any{"t1", "t2", "t3"}
 	which := ` WHERE ` + in("gid", len(gids))
 	for name, c := range map[string]struct{ plan, want string }{
-		"due": {due(store.DueQuery{Shards: shards, Until: now, Limit: 5}), "t amends_due range"},
-		"due after": {due(store.DueQuery{Shards: shards, Until: now, AfterNext: time.Unix(5, 0), AfterGID: "x", Limit: 5}),
-			"t amends_due range"},
+		"due": {due(store.DueQuery{Shards: shards, Until: now, Limit: 5}), "t amends_due_by_shard range"},
+		"due after": {due(store.DueQuery{Shards: shards[:1], Until: now, AfterNext: time.Unix(5, 0), AfterGID: "x", Limit: 5}),
+			"t amends_due_by_shard range"},
 		"list": {list(store.Query{}, nil), "t amends_created index"},
 		"list after": {list(store.Query{Name: "n", States: []uint8{1}}, after),
 			"t amends_created range"},
@@ -52,13 +53,25 @@ func TestMySQLPlans(t *testing.T) {
 		"live after": {list(store.Query{Unfinished: true, States: []uint8{6}}, after), "t amends_live range"},
 		"label": {list(store.Query{Labels: label}, nil),
 			"l PRIMARY ref: Using where; Using index\nt PRIMARY eq_ref: Using where\nx PRIMARY eq_ref"},
-		"count":      {count(store.Query{}), "t amends_finished range"},
-		"count live": {count(store.Query{Unfinished: true}), "t amends_live ref"},
-		"epochs":     {plan(s.leases.text(256), epochs(256)), "t PRIMARY range"},
+		"namespace":       {list(store.Query{Namespace: &blue}, nil), "t amends_namespace ref"},
+		"namespace after": {list(store.Query{Namespace: &blue}, after), "t amends_namespace range"},
+		"stalled":         {list(store.Query{Stalled: &yes}, nil), "t amends_stalled ref"},
+		"stalled after":   {list(store.Query{Stalled: &yes, Namespace: &blue}, after), "t amends_stalled range"},
+		"waits for":       {list(store.Query{WaitsFor: "banks"}, nil), "t amends_waits_for ref"},
+		"waits for after": {list(store.Query{WaitsFor: "banks", Labels: label}, after), "t amends_waits_for range"},
+		"count stalled":   {count(store.Query{Stalled: &yes}), "t amends_stalled ref"},
+		"count waits for": {count(store.Query{WaitsFor: "banks"}), "t amends_waits_for ref"},
+		"count since":     {count(store.Query{CreatedFrom: now}), "t amends_created range"},
+		"count since of a namespace": {count(store.Query{CreatedFrom: now, Namespace: &blue}),
+			"t amends_namespace range"},
+		"count of a namespace": {count(store.Query{Namespace: &blue}), "t amends_ended range: Using where; Using index"},
+		"count":                {count(store.Query{}), "t amends_ended range: Using where; Using index"},
+		"count live":           {count(store.Query{Unfinished: true}), "t amends_live ref"},
+		"epochs":               {plan(s.leases.text(256), epochs(256)), "t PRIMARY range"},
 		"free": {plan(fmt.Sprintf(lockFree, s.d.use(primaryKey), s.d.now, in("t.shard", 3), s.d.lock), []any{1, 2, 3}),
 			"t PRIMARY range"},
-		"purge": {plan(fmt.Sprintf(finishedBefore, s.d.use(finishedIndex), s.d.lock), []any{1, 500}),
-			"t amends_finished range"},
+		"purge": {plan(fmt.Sprintf(finishedBefore, s.d.use(endedIndex), s.d.lock), []any{1, 500}),
+			"t amends_ended range"},
 		"delete":        {plan(s.d.deleteFrom(`amends_transactions`, primaryKey)+which, gids), "t PRIMARY range"},
 		"delete events": {plan(s.d.deleteFrom(`amends_events`, primaryKey)+which, gids), "t PRIMARY range"},
 		"delete labels": {plan(s.d.deleteFrom(`amends_labels`, labelsByGID)+which, gids), "t amends_labels_gid range"},

@@ -32,16 +32,17 @@ func TestQueryPlans(t *testing.T) {
 	count := func(q store.Query) query { text, args := s.d.countQuery(q); return query{text, args} }
 	due := func(q store.DueQuery) query { text, args := s.d.dueQuery(q); return query{text, args} }
 	shards, now := []int{1, 2, 3}, time.Unix(9, 0)
+	yes, blue := true, "blue"
 	for name, c := range map[string]struct {
 		query
 		want []string
 	}{
 		"due": {due(store.DueQuery{Shards: shards, Until: now}),
-			[]string{"INDEX amends_due (next_at<?)"}},
+			[]string{"INDEX amends_due_by_shard (shard=? AND next_at<?)"}},
 		"due from": {due(store.DueQuery{Shards: shards, From: now, Until: now}),
-			[]string{"amends_due (next_at>? AND next_at<?)"}},
-		"due after": {due(store.DueQuery{Shards: shards, Until: now, AfterNext: now, AfterGID: "x"}),
-			[]string{"amends_due (next_at>? AND next_at<?)"}},
+			[]string{"amends_due_by_shard (shard=? AND next_at>? AND next_at<?)"}},
+		"due after": {due(store.DueQuery{Shards: shards[:1], Until: now, AfterNext: now, AfterGID: "x"}),
+			[]string{"amends_due_by_shard (shard=? AND next_at>? AND next_at<?)"}},
 		"list": {list(store.Query{}, nil), []string{"INDEX amends_created"}},
 		"list after": {list(store.Query{}, after),
 			[]string{"INDEX amends_created (created_at<?)"}},
@@ -54,9 +55,24 @@ func TestQueryPlans(t *testing.T) {
 			[]string{"l USING PRIMARY KEY (name=? AND value=?)", "SEARCH x USING"}},
 		"label after": {list(store.Query{Labels: label}, after),
 			[]string{"l USING PRIMARY KEY (name=? AND value=? AND created_at<?)"}},
-		"count":          {count(store.Query{}), []string{"INDEX amends_live", "COVERING INDEX amends_finished"}},
-		"count live":     {count(store.Query{Unfinished: true}), []string{"INDEX amends_live"}},
-		"count by label": {count(store.Query{Labels: label}), []string{"l USING PRIMARY KEY (name=? AND value=?)"}},
+		"namespace":       {list(store.Query{Namespace: &blue}, nil), []string{"amends_namespace (namespace=?)"}},
+		"namespace after": {list(store.Query{Namespace: &blue}, after), []string{"amends_namespace (namespace=? AND created_at<?)"}},
+		"live of a namespace": {list(store.Query{Namespace: &blue, Unfinished: true}, after),
+			[]string{"INDEX amends_live (created_at<?)"}},
+		"stalled":       {list(store.Query{Stalled: &yes}, nil), []string{"INDEX amends_stalled"}},
+		"stalled after": {list(store.Query{Stalled: &yes, Namespace: &blue}, after), []string{"INDEX amends_stalled (created_at<?)"}},
+		"waits for":     {list(store.Query{WaitsFor: "banks"}, nil), []string{"INDEX amends_waits_for (waits_for=?)"}},
+		"waits for after": {list(store.Query{WaitsFor: "banks", Stalled: &yes, Labels: label}, after),
+			[]string{"INDEX amends_waits_for (waits_for=? AND created_at<?)"}},
+		"count stalled":   {count(store.Query{Stalled: &yes}), []string{"INDEX amends_stalled"}},
+		"count waits for": {count(store.Query{WaitsFor: "banks"}), []string{"INDEX amends_waits_for (waits_for=?)"}},
+		"count since":     {count(store.Query{CreatedFrom: now}), []string{"INDEX amends_created (created_at>?)"}},
+		"count since of a namespace": {count(store.Query{CreatedFrom: now, Namespace: &blue}),
+			[]string{"INDEX amends_namespace (namespace=? AND created_at>?)"}},
+		"count of a namespace": {count(store.Query{Namespace: &blue}), []string{"INDEX amends_live", "COVERING INDEX amends_ended"}},
+		"count":                {count(store.Query{}), []string{"INDEX amends_live", "COVERING INDEX amends_ended"}},
+		"count live":           {count(store.Query{Unfinished: true}), []string{"INDEX amends_live"}},
+		"count by label":       {count(store.Query{Labels: label}), []string{"l USING PRIMARY KEY (name=? AND value=?)"}},
 	} {
 		plan := explain(t, s.reader, c.text, c.args)
 		for _, want := range c.want {

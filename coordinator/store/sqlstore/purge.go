@@ -39,7 +39,7 @@ func (s *Store) purgeSome(ctx context.Context, before time.Time, limit int) (int
 		if gone, err := s.purged(ctx, tx, before, gids); gone || err != nil {
 			return err
 		}
-		query := fmt.Sprintf(finishedBefore, s.d.use(finishedIndex), s.d.lock)
+		query := fmt.Sprintf(finishedBefore, s.d.use(endedIndex), s.d.lock)
 		if gids, err = queryGIDs(ctx, tx, query, before.UnixMicro(), limit); err != nil || len(gids) == 0 {
 			return err
 		}

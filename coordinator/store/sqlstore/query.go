@@ -54,14 +54,8 @@ func (s *Store) List(ctx context.Context, q store.Query, after *store.Cursor, li
 }
 
 func (d *dialect) listQuery(q store.Query, after *store.Cursor, limit int) (string, []any) {
-	c, index := conditions{d: d}, createdIndex
-	if q.Unfinished {
-		index = liveIndex
-	}
-	from, table, labels := c.from(q, index)
-	if q.Unfinished {
-		c.add(`t.finished_at IS NULL`)
-	}
+	c := conditions{d: d}
+	from, table, labels := c.from(q, leading(q))
 	c.created(table, q, after)
 	c.matching(q, labels)
 	column := d.newest
@@ -72,13 +66,31 @@ func (d *dialect) listQuery(q store.Query, after *store.Cursor, limit int) (stri
 	return listTransactions + from + c.String() + order, append(c.args, max(limit, 0))
 }
 
+// leading returns the index that meets the fewest transactions that a query
+// does not ask for. All of them are in the order of a list, and for each that
+// is partial, matching says what is in it.
+func leading(q store.Query) string {
+	switch {
+	case q.WaitsFor != "":
+		return waitsForIndex
+	case q.Stalled != nil && *q.Stalled:
+		return stalledIndex
+	case len(q.Labels) > 0:
+		return labelsIndex
+	case q.Unfinished:
+		return liveIndex
+	case q.Namespace != nil:
+		return namespaceIndex
+	}
+	return createdIndex
+}
+
 // from returns the tables of a query, the name of the one whose index leads,
-// in the order of a list, and the labels that are yet to be compared. If there
-// are any, the index of the first leads, else the index given.
+// and the labels that are yet to be compared.
 func (c *conditions) from(q store.Query, index string) (from, table string, labels []string) {
 	labels = slices.Sorted(maps.Keys(q.Labels))
-	if len(labels) == 0 {
-		return fmt.Sprintf(fromTransactions, c.d.use(index)), `t`, nil
+	if index != labelsIndex {
+		return fmt.Sprintf(fromTransactions, c.d.use(index)), `t`, labels
 	}
 	c.args = append(c.args, labels[0], q.Labels[labels[0]])
 	return fmt.Sprintf(fromLabels, c.d.join), `l`, labels[1:]
@@ -111,21 +123,27 @@ func (s *Store) Count(ctx context.Context, q store.Query) (map[uint8]int64, erro
 	return counts, nil
 }
 
-// countQuery counts in two halves, each with an index of its own: the live one
-// is short, that of the finished ones holds the state.
+// countQuery counts what the leading index meets. One that would meet all of
+// history gives way to two halves, each with an index of its own: the live one
+// is short, that of the finished ones holds what most counts need.
 func (d *dialect) countQuery(q store.Query) (string, []any) {
-	query, args := d.countHalf(q, liveIndex, `t.finished_at IS NULL`)
-	if q.Unfinished {
-		return query, args
+	index := leading(q)
+	if index != createdIndex && index != namespaceIndex || !q.CreatedFrom.IsZero() {
+		return d.countPart(q, index, ``)
 	}
-	rest, more := d.countHalf(q, finishedIndex, `t.finished_at IS NOT NULL`)
+	live := q
+	live.Unfinished = true
+	query, args := d.countPart(live, liveIndex, ``)
+	rest, more := d.countPart(q, endedIndex, `t.finished_at IS NOT NULL`)
 	return query + both + rest, append(args, more...)
 }
 
-func (d *dialect) countHalf(q store.Query, index, half string) (string, []any) {
+func (d *dialect) countPart(q store.Query, index, part string) (string, []any) {
 	c := conditions{d: d}
 	from, table, labels := c.from(q, index)
-	c.add(half)
+	if part != `` {
+		c.add(part)
+	}
 	c.created(table, q, nil)
 	c.matching(q, labels)
 	return countByState + from + c.String() + groupByState, c.args
@@ -163,8 +181,22 @@ func (d *dialect) bindCreated(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-// matching adds what no index serves, and the labels that do not lead.
+// matching adds all but the time of creation and the labels that lead.
 func (c *conditions) matching(q store.Query, labels []string) {
+	if q.WaitsFor != "" {
+		c.add(`t.waits_for = ? AND t.waits_for <> ''`, q.WaitsFor) // the second is what a partial index asks for
+	}
+	if q.Stalled != nil && *q.Stalled {
+		c.add(`t.stalled = 1`)
+	} else if q.Stalled != nil {
+		c.add(`t.stalled = 0`)
+	}
+	if q.Unfinished {
+		c.add(`t.finished_at IS NULL`)
+	}
+	if q.Namespace != nil {
+		c.add(`t.namespace = ?`, *q.Namespace)
+	}
 	if len(q.States) > 0 {
 		states := make([]any, len(q.States))
 		for i, state := range q.States {

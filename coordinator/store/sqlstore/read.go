@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -14,9 +15,12 @@ import (
 const (
 	loadTransaction = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE t.gid = ?`
 	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t%s WHERE `
-	dueOrder        = ` ORDER BY t.next_at, t.gid LIMIT ?`
+	dueOrder        = ` ORDER BY t.shard, t.next_at, t.gid LIMIT ?`
 	eventsAfter     = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events
  WHERE gid = ? AND seq > ? ORDER BY seq LIMIT ?`
+
+	// maxDueShards is of how many shards one statement asks what is due.
+	maxDueShards = 1024
 )
 
 // Load implements store.Store.
@@ -38,8 +42,43 @@ func (s *Store) Load(ctx context.Context, gid string) (store.Record, error) {
 
 // Due implements store.Store.
 func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, error) {
-	query, args := s.d.dueQuery(q)
-	return s.records(ctx, "due", true, query, args)
+	var found []store.Record
+	for _, part := range dueParts(q) {
+		part.Limit = q.Limit - len(found)
+		query, args := s.d.dueQuery(part)
+		more, err := s.records(ctx, "due", true, query, args)
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, more...); len(found) >= q.Limit {
+			break
+		}
+	}
+	return found, nil
+}
+
+// dueParts cuts a query into those that an index serves from end to end: the
+// rest of the shard that the page before ended in, then the shards behind it,
+// so many at a time as a statement takes.
+func dueParts(q store.DueQuery) []store.DueQuery {
+	shards := slices.Sorted(slices.Values(q.Shards))
+	var parts []store.DueQuery
+	part := func(p store.DueQuery, shards []int) {
+		p.Shards = shards
+		parts = append(parts, p)
+	}
+	if q.AfterGID != "" {
+		i, owned := slices.BinarySearch(shards, q.AfterShard)
+		if shards = shards[i:]; owned {
+			part(q, shards[:1])
+			shards = shards[1:]
+		}
+		q.AfterGID = ""
+	}
+	for chunk := range slices.Chunk(shards, maxDueShards) {
+		part(q, chunk)
+	}
+	return parts
 }
 
 func (d *dialect) dueQuery(q store.DueQuery) (string, []any) {
@@ -121,7 +160,8 @@ func scanRecord(row interface{ Scan(...any) error }, r *store.Record, whole bool
 	var deadline, next, finished sql.NullInt64
 	var labels []byte
 	dest := []any{
-		&r.GID, &r.Shard, &r.Kind, &r.Name, &r.State, &r.Paused, &r.Version, &r.Reason,
+		&r.GID, &r.Shard, &r.Namespace, &r.Kind, &r.Name, &r.State,
+		&r.Paused, &r.Stalled, &r.WaitsFor, &r.Version, &r.Reason,
 		&created, &updated, &deadline, &next, &finished, &r.EventSeq, &r.EventHash, &r.Digest, &labels,
 	}
 	if whole {

@@ -15,7 +15,8 @@ import (
 var migrations embed.FS
 
 const sqliteKeepNewer = ` ON CONFLICT (gid) DO UPDATE SET
- state = excluded.state, paused = excluded.paused, version = excluded.version, reason = excluded.reason,
+ state = excluded.state, paused = excluded.paused, stalled = excluded.stalled, waits_for = excluded.waits_for,
+ version = excluded.version, reason = excluded.reason,
  updated_at = excluded.updated_at, deadline = excluded.deadline, next_at = excluded.next_at,
  finished_at = excluded.finished_at, event_seq = excluded.event_seq, event_hash = excluded.event_hash,
  body = excluded.body
@@ -36,7 +37,7 @@ func sqliteDialect() (*dialect, error) {
 		pair:         `(?, ?)`,
 		pairsBetween: `, `,
 		pairsTail:    `)`,
-		use:          func(string) string { return `` },
+		use:          indexedBy,
 		join:         `JOIN`,
 		deleteFrom:   func(table, _ string) string { return `DELETE FROM ` + table },
 		newest:       `created_at`,
@@ -49,8 +50,18 @@ func sqliteDialect() (*dialect, error) {
 		// and the driver would start a goroutine per statement to watch.
 		inTx:    context.WithoutCancel,
 		again:   func(error) bool { return false },
+		done:    func(error) bool { return false }, // a migration is one transaction
 		explain: explainSQLite,
 	}, nil
+}
+
+// indexedBy implements dialect.use. SQLite has no statistics of our tables, and
+// without them would rather look at a namespace's history than at what is live.
+func indexedBy(index string) string {
+	if index == primaryKey {
+		return ``
+	}
+	return ` INDEXED BY ` + index
 }
 
 func explainSQLite(err error) error {

@@ -50,17 +50,23 @@ func testDueWindow(f *fixture) {
 		q    store.DueQuery
 		want []string
 	}{
-		"all":           {store.DueQuery{Shards: everyShard(), Until: at(99)}, []string{"old", "b", "c", "a", "d"}},
-		"some shards":   {store.DueQuery{Shards: some, Until: at(99)}, []string{"old", "b", "c", "a"}},
+		"all":           {store.DueQuery{Shards: everyShard(), Until: at(99)}, []string{"c", "a", "old", "b", "d"}},
+		"some shards":   {store.DueQuery{Shards: some, Until: at(99)}, []string{"c", "a", "old", "b"}},
 		"no shards":     {store.DueQuery{Until: at(99)}, nil},
-		"until":         {store.DueQuery{Shards: some, Until: at(20)}, []string{"old", "b", "c"}},
-		"from":          {store.DueQuery{Shards: some, From: at(10), Until: at(20)}, []string{"b", "c"}},
+		"until":         {store.DueQuery{Shards: some, Until: at(20)}, []string{"c", "old", "b"}},
+		"from":          {store.DueQuery{Shards: some, From: at(10), Until: at(20)}, []string{"c", "b"}},
 		"past all":      {store.DueQuery{Shards: some, From: at(21), Until: at(99)}, nil},
 		"until nothing": {store.DueQuery{Shards: some}, nil},
-		"after":         {store.DueQuery{Shards: some, Until: at(99), AfterNext: at(10), AfterGID: "b"}, []string{"c", "a"}},
-		"after between": {store.DueQuery{Shards: some, Until: at(99), AfterNext: at(10), AfterGID: "bb"}, []string{"c", "a"}},
-		"from and after": {store.DueQuery{Shards: some, From: at(20), Until: at(99), AfterNext: at(10), AfterGID: "b"},
+		"any order":     {store.DueQuery{Shards: []int{2, 1, 0}, From: at(10), Until: at(99)}, []string{"c", "a", "b", "d"}},
+		"after":         {store.DueQuery{Shards: some, Until: at(99), AfterNext: at(10), AfterGID: "c"}, []string{"a", "old", "b"}},
+		"after between": {store.DueQuery{Shards: some, Until: at(99), AfterNext: at(10), AfterGID: "b"}, []string{"c", "a", "old", "b"}},
+		"after a shard": {store.DueQuery{Shards: some, Until: at(99), AfterNext: at(20), AfterGID: "a"}, []string{"old", "b"}},
+		"from and after": {store.DueQuery{Shards: some, From: at(20), Until: at(99), AfterNext: at(10), AfterGID: "c"},
 			[]string{"a"}},
+		"after another shard": {store.DueQuery{Shards: everyShard(), Until: at(99), AfterShard: 1, AfterNext: at(10), AfterGID: "b"},
+			[]string{"d"}},
+		"after in another's shard": {store.DueQuery{Shards: []int{0, 2}, Until: at(99), AfterShard: 1, AfterGID: "b"},
+			[]string{"d"}},
 	} {
 		c.q.Limit = 100
 		same(f, name, f.due(c.q), c.want)
@@ -90,9 +96,10 @@ func testDuePaging(f *fixture) {
 		for _, r := range page {
 			got = append(got, r.GID)
 		}
-		q.AfterNext, q.AfterGID = page[len(page)-1].NextAt, page[len(page)-1].GID
+		last := page[len(page)-1]
+		q.AfterShard, q.AfterNext, q.AfterGID = last.Shard, last.NextAt, last.GID
 	}
-	slices.SortStableFunc(writes, func(a, b store.Write) int { return byNextAt(a.Record, b.Record) })
+	slices.SortStableFunc(writes, func(a, b store.Write) int { return byShard(a.Record, b.Record) })
 	var want []string
 	for _, w := range writes {
 		want = append(want, w.Record.GID)

@@ -27,6 +27,7 @@ func assorted(f *fixture) []store.Record {
 		r.Kind = []string{"saga", "tcc"}[i%2]
 		r.Name = []string{"transfer", "trip", "order"}[i%3]
 		r.Paused = i%7 == 0
+		r.Namespace = []string{"", "blue", "Blue", "blue "}[i%4]
 		r.Labels = map[string]string{"tenant": fmt.Sprint(i % 4)}
 		if i%5 == 0 {
 			r.Labels["vip"] = "yes"
@@ -43,6 +44,9 @@ func assorted(f *fixture) []store.Record {
 		default:
 			w.Record.State = uint8(1 + i%3)
 		}
+		if i%3 == 1 { // also of finished ones: what that means is not the store's
+			w.Record.Stalled, w.Record.WaitsFor = i%2 == 0, []string{"banks", "shops.eu"}[i%5%2]
+		}
 		w.Record.UpdatedAt = at(200 - i)
 		then = append(then, w)
 	}
@@ -56,28 +60,45 @@ func assorted(f *fixture) []store.Record {
 }
 
 func queries() map[string]store.Query {
-	yes, no := true, false
+	yes, no, blue, none, other := true, false, "blue", "", "green"
 	return map[string]store.Query{
-		"all":            {},
-		"state":          {States: []uint8{6}},
-		"states":         {States: []uint8{1, 4, 6}},
-		"no such state":  {States: []uint8{77}},
-		"kind":           {Kind: "tcc"},
-		"name":           {Name: "trip"},
-		"no such name":   {Name: "TRIP"},
-		"paused":         {Paused: &yes},
-		"not paused":     {Paused: &no},
-		"unfinished":     {Unfinished: true},
-		"created from":   {CreatedFrom: at(7)},
-		"created until":  {CreatedUntil: at(7)},
-		"created within": {CreatedFrom: at(3), CreatedUntil: at(9)},
-		"created never":  {CreatedFrom: at(9), CreatedUntil: at(9)},
-		"not moved":      {UpdatedUntil: at(180)},
-		"label":          {Labels: map[string]string{"tenant": "1"}},
-		"labels":         {Labels: map[string]string{"tenant": "1", "vip": "yes"}},
-		"no such label":  {Labels: map[string]string{"tenant": "9"}},
-		"label and more": {Labels: map[string]string{"tenant": "3"}, Unfinished: true, CreatedFrom: at(4)},
-		"stalled":        {Unfinished: true, States: []uint8{1, 2}, UpdatedUntil: at(190), Kind: "saga"},
+		"all":           {},
+		"state":         {States: []uint8{6}},
+		"states":        {States: []uint8{1, 4, 6}},
+		"no such state": {States: []uint8{77}},
+		"kind":          {Kind: "tcc"},
+		"name":          {Name: "trip"},
+		"no such name":  {Name: "TRIP"},
+		"paused":        {Paused: &yes},
+		"not paused":    {Paused: &no},
+		"unfinished":    {Unfinished: true},
+
+		"namespace":                {Namespace: &blue},
+		"default namespace":        {Namespace: &none},
+		"no such namespace":        {Namespace: &other},
+		"namespace and unfinished": {Namespace: &blue, Unfinished: true},
+		"namespace since":          {Namespace: &blue, CreatedFrom: at(7), CreatedUntil: at(15)},
+		"namespace and label":      {Namespace: &blue, Labels: map[string]string{"tenant": "1"}},
+		"stalled":                  {Stalled: &yes},
+		"not stalled":              {Stalled: &no},
+		"stalled since":            {Stalled: &yes, CreatedFrom: at(7), Namespace: &none},
+		"stalled and label":        {Stalled: &yes, Labels: map[string]string{"tenant": "0"}, Unfinished: true},
+		"waits for":                {WaitsFor: "banks"},
+		"waits for another":        {WaitsFor: "Banks"},
+		"waits and stalled":        {WaitsFor: "banks", Stalled: &yes, CreatedUntil: at(15)},
+		"waits and labels":         {WaitsFor: "shops.eu", Labels: map[string]string{"tenant": "1", "vip": "yes"}},
+		"waits in a namespace":     {WaitsFor: "shops.eu", Namespace: &blue},
+
+		"created from":     {CreatedFrom: at(7)},
+		"created until":    {CreatedUntil: at(7)},
+		"created within":   {CreatedFrom: at(3), CreatedUntil: at(9)},
+		"created never":    {CreatedFrom: at(9), CreatedUntil: at(9)},
+		"not moved":        {UpdatedUntil: at(180)},
+		"label":            {Labels: map[string]string{"tenant": "1"}},
+		"labels":           {Labels: map[string]string{"tenant": "1", "vip": "yes"}},
+		"no such label":    {Labels: map[string]string{"tenant": "9"}},
+		"label and more":   {Labels: map[string]string{"tenant": "3"}, Unfinished: true, CreatedFrom: at(4)},
+		"not moved lately": {Unfinished: true, States: []uint8{1, 2}, UpdatedUntil: at(190), Kind: "saga"},
 		"everything": {
 			States: []uint8{1, 2, 3, 4}, Kind: "saga", Name: "order", Paused: &no, CreatedFrom: at(1), CreatedUntil: at(19),
 			UpdatedUntil: at(199), Labels: map[string]string{"tenant": "2"},

@@ -41,7 +41,8 @@ func (m *model) commit(b store.Batch) []int {
 			if r.Version <= old.Version {
 				r = old
 			}
-			r.Shard, r.Kind, r.Name, r.CreatedAt = old.Shard, old.Kind, old.Name, old.CreatedAt
+			r.Shard, r.Namespace, r.Kind, r.Name = old.Shard, old.Namespace, old.Kind, old.Name
+			r.CreatedAt = old.CreatedAt
 			r.Definition, r.Digest, r.Labels = old.Definition, old.Digest, old.Labels
 		}
 		m.rows[r.GID] = r
@@ -70,8 +71,8 @@ func (m *model) eventsOf(gid string, after int64, limit int) []store.Event {
 }
 
 func (m *model) due(q store.DueQuery) []store.Record {
-	return first(m.all(), q.Limit, byNextAt, func(r store.Record) bool {
-		behind := q.AfterGID == "" || byNextAt(r, store.Record{NextAt: q.AfterNext, GID: q.AfterGID}) > 0
+	return first(m.all(), q.Limit, byShard, func(r store.Record) bool {
+		behind := q.AfterGID == "" || byShard(r, store.Record{Shard: q.AfterShard, NextAt: q.AfterNext, GID: q.AfterGID}) > 0
 		return slices.Contains(q.Shards, r.Shard) && !r.NextAt.IsZero() && !r.NextAt.Before(q.From) &&
 			r.NextAt.Before(q.Until) && behind
 	})
@@ -133,6 +134,9 @@ func matches(q store.Query, r store.Record) bool {
 	}
 	switch {
 	case q.States != nil && !slices.Contains(q.States, r.State),
+		q.Namespace != nil && r.Namespace != *q.Namespace,
+		q.Stalled != nil && r.Stalled != *q.Stalled,
+		q.WaitsFor != "" && r.WaitsFor != q.WaitsFor,
 		q.Kind != "" && r.Kind != q.Kind,
 		q.Name != "" && r.Name != q.Name,
 		q.Paused != nil && r.Paused != *q.Paused,
@@ -149,8 +153,8 @@ func byCreation(a, b store.Record) int {
 	return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(a.GID, b.GID))
 }
 
-func byNextAt(a, b store.Record) int {
-	return cmp.Or(a.NextAt.Compare(b.NextAt), strings.Compare(a.GID, b.GID))
+func byShard(a, b store.Record) int {
+	return cmp.Or(cmp.Compare(a.Shard, b.Shard), a.NextAt.Compare(b.NextAt), strings.Compare(a.GID, b.GID))
 }
 
 func byFinish(a, b store.Record) int {

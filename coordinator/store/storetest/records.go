@@ -27,13 +27,19 @@ func recordCases() []testCase {
 
 func testCreateAndLoad(f *fixture) {
 	w := create("t1")
-	w.Record.Paused = true
+	w.Record.Paused, w.Record.Stalled = true, true
+	w.Record.Namespace = strings.Repeat("n", store.MaxNamespace)
+	w.Record.WaitsFor = strings.Repeat("s", store.MaxWaitsFor)
 	w.Record.Labels = map[string]string{"tenant": "blue", "empty": ""}
 	w.Record.Reason = "because"
 	w.Record.Deadline = at(60)
 	f.commit(w)
 	same(f, "record", f.load("t1"), w.Record)
 	same(f, "events", f.events("t1"), w.Events)
+	later := next(w)
+	later.Record.Stalled, later.Record.WaitsFor, later.Record.Paused = false, "banks", false
+	f.commit(later)
+	same(f, "record, changed", f.load("t1"), later.Record)
 
 	bare := store.Record{GID: "bare", Shard: shardOf("bare"), Version: 1}
 	f.commit(store.Write{Record: bare})
@@ -76,6 +82,7 @@ func testFixedFields(f *fixture) {
 	w.Record.Labels = map[string]string{"k": "v"}
 	f.commit(w)
 	changed := next(w)
+	changed.Record.Namespace = "elsewhere"
 	changed.Record.Kind, changed.Record.Name, changed.Record.CreatedAt = "tcc", "other", at(500)
 	changed.Record.Definition, changed.Record.Digest = []byte("other"), nil
 	changed.Record.Labels = map[string]string{"k": "other"}
@@ -206,11 +213,15 @@ func testTimes(f *fixture) {
 func testIllegalBatch(f *fixture) {
 	good := create("good")
 	tests := map[string]store.Batch{
-		"twice":             f.batch(good, good),
-		"no lease":          {Writes: []store.Write{good}},
-		"lease twice":       {Leases: []store.Lease{f.leases[0], f.leases[0]}},
-		"no gid":            f.batch(good, create("")),
-		"gid too long":      f.batch(good, create(strings.Repeat("x", store.MaxGID+1))),
+		"twice":        f.batch(good, good),
+		"no lease":     {Writes: []store.Write{good}},
+		"lease twice":  {Leases: []store.Lease{f.leases[0], f.leases[0]}},
+		"no gid":       f.batch(good, create("")),
+		"gid too long": f.batch(good, create(strings.Repeat("x", store.MaxGID+1))),
+		"long namespace": f.batch(good, store.Write{Record: store.Record{GID: "n", Shard: 1, Version: 1,
+			Namespace: strings.Repeat("x", store.MaxNamespace+1)}}),
+		"long service": f.batch(good, store.Write{Record: store.Record{GID: "s", Shard: 1, Version: 1,
+			WaitsFor: strings.Repeat("x", store.MaxWaitsFor+1)}}),
 		"version 0":         f.batch(good, store.Write{Record: store.Record{GID: "v", Shard: 1}}),
 		"event of another":  f.batch(store.Write{Record: good.Record, Events: []store.Event{event("bad", 1)}}),
 		"event without seq": f.batch(store.Write{Record: good.Record, Events: []store.Event{event("good", 0)}}),

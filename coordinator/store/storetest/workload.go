@@ -142,6 +142,7 @@ func (w *workload) write(gid string) store.Write {
 		r := &wr.Record
 		r.CreatedAt, r.UpdatedAt, r.NextAt = w.now, w.now, w.now.Add(time.Second)
 		r.Kind, r.Name = pick(w.r, "saga", "tcc"), pick(w.r, "transfer", "trip")
+		r.Namespace = pick(w.r, "", "blue", "Blue")
 		if w.r.IntN(2) == 0 {
 			r.Labels = map[string]string{"tenant": pick(w.r, "1", "2", "3"), "vip": pick(w.r, "yes", "no")}
 		}
@@ -150,6 +151,7 @@ func (w *workload) write(gid string) store.Write {
 	wr := next(store.Write{Record: old})
 	r := &wr.Record
 	r.UpdatedAt, r.State, r.Paused = w.now, uint8(1+w.r.IntN(4)), w.r.IntN(8) == 0
+	r.Stalled, r.WaitsFor = w.r.IntN(5) == 0, pick(w.r, "", "", "banks", "shops.eu")
 	switch w.r.IntN(4) {
 	case 0:
 		r.FinishedAt, r.NextAt = w.now, time.Time{}
@@ -237,6 +239,15 @@ func (w *workload) query() store.Query {
 		q.Paused = &paused
 	}
 	if w.r.IntN(3) == 0 {
+		namespace := pick(w.r, "", "blue", "green")
+		q.Namespace = &namespace
+	}
+	if w.r.IntN(4) == 0 {
+		stalled := w.r.IntN(2) == 0
+		q.Stalled = &stalled
+	}
+	q.WaitsFor = pick(w.r, "", "", "", "banks", "nobody")
+	if w.r.IntN(3) == 0 {
 		q.Labels = map[string]string{"tenant": pick(w.r, "1", "2", "9")}
 		if w.r.IntN(2) == 0 {
 			q.Labels["vip"] = "yes"
@@ -279,6 +290,7 @@ func (w *workload) compareDue() {
 	}
 	if w.r.IntN(3) == 0 {
 		q.AfterNext, q.AfterGID = w.now.Add(-time.Duration(w.r.IntN(400))*time.Second), w.gid()
+		q.AfterShard = w.r.IntN(Shards)
 	}
 	got, err := w.st.Due(w.ctx, q)
 	w.ok(err)
