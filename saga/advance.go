@@ -14,9 +14,11 @@ import (
 // transaction.
 var ErrBadEvent = errors.New("saga: bad event")
 
-// Advance returns the state after ev happened. It takes txn.Replied and
-// txn.Abort. An event that comes too late or twice leaves the state as it is,
-// with no error; the only error is ErrBadEvent, which returns s.
+// Advance returns the state after ev happened. It takes txn.Replied, txn.Abort
+// and the operator's txn.TryAgain, Skip, Complete, Fail and Abandon. A reply or
+// abort that comes too late or twice leaves the state as it is, with no error.
+// Each error returns s: ErrBadEvent for any event, txn.ErrIllegal for an
+// operator's that [State.Permits] refuses.
 //
 // The new state keeps ev's Reply: don't write to it afterwards.
 func (s State) Advance(d *Definition, ev txn.Event) (State, error) {
@@ -44,6 +46,8 @@ func (s State) advance(d *Definition, ev txn.Event) (State, error) {
 		next.turnBack(ev.Reason)
 		next.settle(d)
 		return next, nil
+	case txn.TryAgain, txn.Skip, txn.Complete, txn.Fail, txn.Abandon:
+		return s.operated(d, ev)
 	}
 	return s, fmt.Errorf("%w: a saga takes no %T", ErrBadEvent, ev)
 }
@@ -113,7 +117,6 @@ func (s *State) refused(d *Definition, ev txn.Replied) {
 		s.turnBack(reason)
 	default:
 		st.Phase = Stuck
-		s.blame(reason)
 	}
 }
 
@@ -133,10 +136,10 @@ func (s *State) unknown(d *Definition, ev txn.Replied) {
 // again asks for the next attempt. The count saturates rather than overflow.
 func (st *StepState) again() { st.Attempt = min(st.Attempt+1, math.MaxInt32) }
 
-// canTurnBack reports whether s may still be undone: it runs, and its pivot,
-// if it has one, is not known to be done.
+// canTurnBack reports whether s may still be undone: it runs, and has not
+// passed its pivot, if it has one.
 func (s State) canTurnBack(d *Definition) bool {
-	return s.Phase == txn.Running && !s.pivotDone(d)
+	return s.Phase == txn.Running && !s.pivotPassed(d)
 }
 
 func (s *State) turnBack(why txn.Reason) {
@@ -168,7 +171,6 @@ func (s *State) goForward(d *Definition, ev txn.Replied) {
 			st.again()
 		case Refused:
 			st.Phase = Stuck
-			s.blame(txn.Reason{Branch: d.Steps[i].Name, Code: txn.CodeRefused, Message: st.Error})
 		}
 	}
 }
@@ -183,36 +185,56 @@ func (s *State) settle(d *Definition) {
 	}
 }
 
+// settleForward walks from the first step to the last, so that a step is seen
+// after everything that it comes after. A step that was skipped before its turn
+// is passed only when its turn has come: what follows still waits for what is
+// before it.
 func (s *State) settleForward(d *Definition) {
-	done, stuck := 0, 0
+	var passed set
+	left, stuck := len(s.Steps), 0
 	for i := range s.Steps {
 		st := &s.Steps[i]
+		ready := passed.hasAll(d.Steps[i].After)
 		switch {
-		case st.Phase == Done:
-			done++
 		case st.Phase == Stuck:
 			stuck++
-		case st.Phase == Pending && s.allDone(d.Steps[i].After):
+		case st.Phase == Pending && ready:
 			st.Phase, st.Attempt = Doing, 1
+		case st.Phase.countsAsDone() && ready:
+			passed.add(i)
+			left--
 		}
 	}
+	s.blameStuck(d)
 	switch {
 	case stuck > 0:
 		s.Phase = txn.Parked
-	case done == len(s.Steps):
+	case left == 0:
 		s.Phase = txn.Committed
 	default:
 		s.Phase = txn.Running
 	}
 }
 
-func (s *State) allDone(steps []int) bool {
-	for _, i := range steps {
-		if s.Steps[i].Phase != Done {
-			return false
+// blameStuck keeps the reason of a run that goes forward true: it is about a
+// step that is stuck, and there is none when none is.
+func (s *State) blameStuck(d *Definition) {
+	first := -1
+	for i := range s.Steps {
+		if s.Steps[i].Phase != Stuck {
+			continue
+		}
+		if s.Cause != nil && s.Cause.Branch == d.Steps[i].Name {
+			return
+		}
+		if first < 0 {
+			first = i
 		}
 	}
-	return true
+	s.Cause = nil
+	if first >= 0 {
+		s.blame(txn.Reason{Branch: d.Steps[first].Name, Code: txn.CodeRefused, Message: s.Steps[first].Error})
+	}
 }
 
 // settleBack walks from the last step to the first, so that a step is seen
@@ -250,5 +272,5 @@ func (s *State) settleBack(d *Definition) {
 
 // owesUndo reports whether the step was started, can be undone and is not.
 func (st *StepState) owesUndo(k Kind) bool {
-	return k != Retriable && st.Phase != Pending && st.Phase != Undone
+	return k != Retriable && st.Attempt > 0 && st.Phase != Undone && st.Phase != UndoSkipped
 }

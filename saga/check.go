@@ -49,17 +49,17 @@ func (s State) check(d *Definition) error {
 
 // check looks at one step by itself.
 func (st *StepState) check() error {
-	pending := st.Phase == Pending
+	fresh := st.Phase == Pending || st.Phase == Skipped && st.Attempt == 0
 	switch {
 	case !st.Phase.Valid():
 		return fmt.Errorf("%s is no phase", st.Phase)
-	case pending && (st.Attempt != 0 || st.Reply != nil || st.Error != ""):
-		return errors.New("PENDING has an attempt, a reply or an error")
-	case !pending && (st.Attempt < 1 || st.Attempt > math.MaxInt32):
+	case fresh && (st.Attempt != 0 || st.Reply != nil || st.Error != ""):
+		return fmt.Errorf("%s was never called, but has an attempt, a reply or an error", st.Phase)
+	case !fresh && (st.Attempt < 1 || st.Attempt > math.MaxInt32):
 		return fmt.Errorf("attempt is %d, want 1 to %d", st.Attempt, math.MaxInt32)
 	case len(st.Error) > MaxError:
 		return fmt.Errorf("error is %d bytes long, at most %d are allowed", len(st.Error), MaxError)
-	case st.Reply != nil && (st.Phase == Doing || st.Phase == Refused):
+	case st.Reply != nil && (st.Phase == Doing || st.Phase == Refused || st.Phase == Skipped):
 		return fmt.Errorf("%s has a reply", st.Phase)
 	}
 	return nil
@@ -77,6 +77,8 @@ func (s State) checkPhase(d *Definition) error {
 		return fmt.Errorf("%s is no state of a saga", s.Phase)
 	case s.Cause != nil && s.Cause.Code == "":
 		return errors.New("cause.code is empty")
+	case s.Phase == txn.Abandoned && !turned:
+		return errors.New("ABANDONED has no cause")
 	case s.Phase == txn.Abandoned:
 		return nil
 	case turned != (s.Phase == txn.RollingBack || s.Phase == txn.RolledBack || s.Phase == txn.Parked):
@@ -87,8 +89,8 @@ func (s State) checkPhase(d *Definition) error {
 		return errors.New("ROLLING_BACK has no step that is UNDOING: it would never go on")
 	case s.Phase == txn.Parked && n[Stuck] == 0:
 		return errors.New("PARKED has no step that is STUCK")
-	case s.pivotDone(d) && (s.Phase == txn.RollingBack || s.Phase == txn.RolledBack):
-		return fmt.Errorf("the pivot is DONE, but the saga is %s", s.Phase)
+	case s.pivotPassed(d) && (s.Phase == txn.RollingBack || s.Phase == txn.RolledBack):
+		return fmt.Errorf("the pivot is passed, but the saga is %s", s.Phase)
 	}
 	return nil
 }
@@ -98,32 +100,34 @@ func legalPhase(state txn.State, way way, k Kind, p StepPhase) bool {
 	undoable := k != Retriable
 	switch {
 	case state == txn.Committed:
-		return p == Done
+		return p.countsAsDone()
 	case way == onward:
-		return p == Pending || p == Doing || p == Done || p == Stuck && state == txn.Parked && !undoable
+		return p == Pending || p == Doing || p.countsAsDone() || p == Stuck && state == txn.Parked && !undoable
 	case !undoable: // on the way back there is nothing to do about it
-		return p == Pending || p == Doing || p == Done || p == Refused
+		return p == Pending || p == Doing || p.countsAsDone() || p == Refused
+	case p == UndoSkipped || p == Stuck:
+		return k != Pivot && (p != Stuck || state == txn.Parked)
 	case state == txn.RolledBack:
-		return p == Pending || p == Undone
+		return p == Pending || p == Skipped || p == Undone
 	default:
-		return p == Pending || p == Done || p == Undoing || p == Undone || p == Stuck && state == txn.Parked && k != Pivot
+		return p == Pending || p.countsAsDone() || p == Undoing || p == Undone
 	}
 }
 
 // checkStarts: a step starts only when everything before it is done, and on
 // the way forward it starts then.
 func (s State) checkStarts(d *Definition, way way) error {
+	var passed set
 	for i := range s.Steps {
-		ready := true
-		for _, a := range d.Steps[i].After {
-			done := s.Steps[a].Phase.wasDone(d.Steps[a].Kind)
-			ready = ready && done
-			if !done && s.Steps[i].Phase != Pending {
-				return d.wrong(i, "%s, but step %q before it is %s", s.Steps[i].Phase, d.Steps[a].Name, s.Steps[a].Phase)
-			}
-		}
-		if way == onward && ready && s.Steps[i].Phase == Pending {
+		st := &s.Steps[i]
+		ready := passed.hasAll(d.Steps[i].After)
+		switch called := st.Attempt > 0; {
+		case called && !ready:
+			return d.wrong(i, "%s, but not everything before it was done", st.Phase)
+		case way == onward && ready && st.Phase == Pending:
 			return d.wrong(i, "PENDING, but everything before it is done")
+		case called && st.Phase.wasDone(d.Steps[i].Kind), st.Phase == Skipped && ready:
+			passed.add(i)
 		}
 	}
 	return nil
@@ -131,13 +135,13 @@ func (s State) checkStarts(d *Definition, way way) error {
 
 // wasDone reports whether a step in phase p may have been done once.
 func (p StepPhase) wasDone(k Kind) bool {
-	return p == Done || k != Retriable && (p == Undoing || p == Undone || p == Stuck)
+	return p.countsAsDone() || k != Retriable && (p == Undoing || p == Undone || p == UndoSkipped || p == Stuck)
 }
 
 // checkUndos: a step is undone only after everything that depends on it, and
 // then at once.
 func (s State) checkUndos(d *Definition) error {
-	if s.Phase != txn.RollingBack && s.Phase != txn.RolledBack && s.Phase != txn.Parked || s.pivotDone(d) {
+	if s.Phase != txn.RollingBack && s.Phase != txn.RolledBack && s.Phase != txn.Parked || s.pivotPassed(d) {
 		return nil
 	}
 	before := d.ancestors(len(d.Steps))
@@ -148,12 +152,12 @@ func (s State) checkUndos(d *Definition) error {
 				blocker = j
 			}
 		}
-		switch p := s.Steps[i].Phase; {
-		case d.Steps[i].Kind == Retriable:
-		case blocker >= 0 && p != Done:
+		switch p, waiting := s.Steps[i].Phase, s.Steps[i].Attempt > 0 && s.Steps[i].Phase.countsAsDone(); {
+		case d.Steps[i].Kind == Retriable || p == Skipped && !waiting:
+		case blocker >= 0 && !waiting:
 			return d.wrong(i, "%s, but step %q that depends on it is %s", p, d.Steps[blocker].Name, s.Steps[blocker].Phase)
-		case blocker < 0 && p == Done:
-			return d.wrong(i, "DONE, but nothing keeps it from being undone")
+		case blocker < 0 && waiting:
+			return d.wrong(i, "%s, but nothing keeps it from being undone", p)
 		}
 	}
 	return nil

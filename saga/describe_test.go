@@ -20,7 +20,7 @@ func describeEvent(ev txn.Event) string {
 	case txn.Abort:
 		return fmt.Sprintf("abort: %s", ev.Reason)
 	}
-	return fmt.Sprintf("%T", ev)
+	return fmt.Sprintf("%s %+v", ev.EventType(), ev)
 }
 
 func describeState(d *saga.Definition, s saga.State) string {

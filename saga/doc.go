@@ -37,4 +37,39 @@
 // pivot took effect, so the pivot's undo is called first and alone (it is
 // fenced). OK means that the pivot does not stand, and the other undos follow.
 // Refused means that it does, and the saga goes forward after all.
+//
+// # Operators
+//
+// A person may step in with txn.TryAgain, Skip, Complete, Fail, Abort and
+// Abandon. [State.Legal] says which of them are legal now about which step,
+// [State.Permits] why one is not. What a step owes now is its do while it is
+// DOING (or PENDING, which can only be skipped), its undo while it is UNDOING,
+// and the one that was refused while it is STUCK:
+//
+//   - TryAgain asks again for what is STUCK, as its next attempt.
+//   - Skip lets the do count as done, with no reply (SKIPPED), or the undo as
+//     answered (UNDO_SKIPPED): effects may remain. A step that was skipped
+//     before it was called is never called, and what comes after it still waits
+//     for what is before it. One that was skipped while under way may have taken
+//     effect, so it is undone when the saga turns back.
+//   - Complete is a person's word that it was done, with a reply, or undone.
+//     What was done by hand is undone like anything else: a participant that
+//     never ran the do has nothing to undo, so that is by hand too.
+//   - Fail does as though the participant had refused: the saga turns back, or
+//     is PARKED where it cannot.
+//   - Abort turns a saga back that has not passed its pivot. One that is PARKED
+//     either turns back already or has passed it.
+//   - Abandon ends the saga as it is.
+//
+// Skipping the pivot passes the point of no return once everything before it
+// counts as done. While the pivot is fenced, its undo cannot be skipped, because
+// its answer tells which way the saga goes: Complete says that the pivot does
+// not stand and the others are undone, Fail that it stands and the saga goes
+// forward with no reply of it. The retriable steps beside it can be skipped,
+// and completed once they were started, so that they need nothing more if the
+// saga goes forward.
+//
+// An operator's word binds the saga and not the participant: a call that is
+// still under way may take effect after its step was skipped or completed, and
+// nobody undoes an effect whose undo was.
 package saga

@@ -13,8 +13,12 @@ import (
 // one is cut and says so.
 const MaxError = 4096
 
-// stateVersion is the version of the encoding. A reader refuses others.
-const stateVersion = 1
+// The versions of the encoding; a reader refuses others. What needs no word of
+// operatedVersion is written in plainVersion, which older builds read too.
+const (
+	plainVersion    = 1
+	operatedVersion = 2 // knows SKIPPED and UNDO_SKIPPED
+)
 
 type encodedState struct {
 	V     int         `json:"v"`
@@ -25,11 +29,20 @@ type encodedState struct {
 
 // Encode returns s as versioned JSON. Equal states give equal bytes.
 func (s State) Encode() ([]byte, error) {
-	data, err := json.Marshal(encodedState{V: stateVersion, Phase: s.Phase.String(), Steps: s.Steps, Cause: s.Cause})
+	data, err := json.Marshal(encodedState{V: s.version(), Phase: s.Phase.String(), Steps: s.Steps, Cause: s.Cause})
 	if err != nil {
 		return nil, fmt.Errorf("saga: encode state: %w", err)
 	}
 	return data, nil
+}
+
+func (s State) version() int {
+	for i := range s.Steps {
+		if p := s.Steps[i].Phase; p == Skipped || p == UndoSkipped {
+			return operatedVersion
+		}
+	}
+	return plainVersion
 }
 
 // DecodeState is the inverse of Encode. It never panics on any data: what it
@@ -41,8 +54,9 @@ func DecodeState(d *Definition, data []byte) (State, error) {
 	if err := json.Unmarshal(data, &version); err != nil {
 		return State{}, fmt.Errorf("saga: decode state: %w", err)
 	}
-	if version.V != stateVersion {
-		return State{}, fmt.Errorf("saga: decode state: version is %d, this build reads %d", version.V, stateVersion)
+	if version.V != plainVersion && version.V != operatedVersion {
+		return State{}, fmt.Errorf("saga: decode state: version is %d, this build reads %d and %d",
+			version.V, plainVersion, operatedVersion)
 	}
 	var e encodedState
 	if err := unmarshalStrict(data, &e); err != nil {

@@ -105,20 +105,27 @@ func TestDecodeStateRefuses(t *testing.T) {
 	d := &saga.Definition{Name: "a", Steps: steps(2)}
 	d.Steps[1].After = []int{0}
 	for name, data := range map[string]string{
-		"not JSON":       `{`,
-		"newer version":  `{"v":2,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}]}`,
-		"no version":     `{"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}]}`,
-		"unknown field":  `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}],"x":1}`,
-		"unknown phase":  `{"v":1,"phase":"RUNNING","steps":[{"phase":"RESTING","attempt":1},{}]}`,
-		"unknown state":  `{"v":1,"phase":"DREAMING","steps":[{"phase":"DOING","attempt":1},{}]}`,
-		"COMMITTING":     `{"v":1,"phase":"COMMITTING","steps":[{"phase":"DOING","attempt":1},{}]}`,
-		"too few steps":  `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1}]}`,
-		"nothing to do":  `{"v":1,"phase":"RUNNING","steps":[{"phase":"DONE","attempt":1},{}]}`,
-		"wrong order":    `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{"phase":"DOING","attempt":1}]}`,
-		"no cause":       `{"v":1,"phase":"ROLLED_BACK","steps":[{"phase":"UNDONE","attempt":1},{}]}`,
-		"half committed": `{"v":1,"phase":"COMMITTED","steps":[{"phase":"DONE","attempt":1},{}]}`,
-		"undo too early": `{"v":1,"phase":"ROLLING_BACK","steps":[{"phase":"UNDOING","attempt":1},{"phase":"UNDOING","attempt":1}],"cause":{"code":"ABORTED"}}`,
-		"attempt 0":      `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING"},{}]}`,
+		"not JSON":                        `{`,
+		"newer version":                   `{"v":3,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}]}`,
+		"no version":                      `{"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}]}`,
+		"unknown field":                   `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}],"x":1}`,
+		"unknown phase":                   `{"v":1,"phase":"RUNNING","steps":[{"phase":"RESTING","attempt":1},{}]}`,
+		"unknown state":                   `{"v":1,"phase":"DREAMING","steps":[{"phase":"DOING","attempt":1},{}]}`,
+		"COMMITTING":                      `{"v":1,"phase":"COMMITTING","steps":[{"phase":"DOING","attempt":1},{}]}`,
+		"too few steps":                   `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1}]}`,
+		"nothing to do":                   `{"v":1,"phase":"RUNNING","steps":[{"phase":"DONE","attempt":1},{}]}`,
+		"wrong order":                     `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{"phase":"DOING","attempt":1}]}`,
+		"no cause":                        `{"v":1,"phase":"ROLLED_BACK","steps":[{"phase":"UNDONE","attempt":1},{}]}`,
+		"half committed":                  `{"v":1,"phase":"COMMITTED","steps":[{"phase":"DONE","attempt":1},{}]}`,
+		"undo too early":                  `{"v":1,"phase":"ROLLING_BACK","steps":[{"phase":"UNDOING","attempt":1},{"phase":"UNDOING","attempt":1}],"cause":{"code":"ABORTED"}}`,
+		"skipped step has a reply":        `{"v":2,"phase":"RUNNING","steps":[{"phase":"SKIPPED","attempt":1,"reply":"YQ=="},{"phase":"DOING","attempt":1}]}`,
+		"never called, has an error":      `{"v":2,"phase":"RUNNING","steps":[{"phase":"SKIPPED","error":"no"},{"phase":"DOING","attempt":1}]}`,
+		"skipped is not undone":           `{"v":2,"phase":"ROLLED_BACK","steps":[{"phase":"SKIPPED","attempt":1},{}],"cause":{"code":"ABORTED"}}`,
+		"undo skipped too early":          `{"v":2,"phase":"ROLLING_BACK","steps":[{"phase":"UNDO_SKIPPED","attempt":1},{"phase":"UNDOING","attempt":1}],"cause":{"code":"ABORTED"}}`,
+		"undo skipped on the way forward": `{"v":2,"phase":"RUNNING","steps":[{"phase":"UNDO_SKIPPED","attempt":1},{"phase":"DOING","attempt":1}]}`,
+		"abandoned for nothing":           `{"v":1,"phase":"ABANDONED","steps":[{"phase":"DOING","attempt":1},{}]}`,
+		"parked with nothing stuck":       `{"v":2,"phase":"PARKED","steps":[{"phase":"UNDO_SKIPPED","attempt":1},{}],"cause":{"code":"ABORTED"}}`,
+		"attempt 0":                       `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING"},{}]}`,
 	} {
 		if _, err := saga.DecodeState(d, []byte(data)); err == nil {
 			t.Errorf("%s: taken", name)
@@ -129,6 +136,11 @@ func TestDecodeStateRefuses(t *testing.T) {
 	ok := `{"v":1,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{}]}`
 	if _, err := saga.DecodeState(d, []byte(ok)); err != nil {
 		t.Errorf("refused: %v", err)
+	}
+	d.Steps = append(d.Steps, saga.Step{Name: "last", Action: "svc.act", After: []int{1}})
+	early := `{"v":2,"phase":"RUNNING","steps":[{"phase":"DOING","attempt":1},{"phase":"SKIPPED"},{"phase":"DOING","attempt":1}]}`
+	if _, err := saga.DecodeState(d, []byte(early)); err == nil {
+		t.Error("taken: a step started behind one that was skipped, before what is before that")
 	}
 }
 

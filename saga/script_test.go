@@ -2,6 +2,7 @@ package saga_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,9 @@ import (
 //	ok, refused, unknown STEP [op=undo] [attempt=n] [reply=r] [msg=m]
 //	                     by default to what is outstanding at that step
 //	abort [code=c]       the caller, an operator or the deadline
+//	retry, skip, complete, fail, abandon [STEP] [reply=r] [msg=m]
+//	                     an operator; retry with no step means all
+//	legal                what an operator may do
 //	reload               store and load
 //
 // Each shows the state, then the calls that it waits for.
@@ -53,6 +57,10 @@ func (s *script) run(t *testing.T, td *datadriven.TestData) string {
 		td.MaybeScanArgs(t, "code", &reason.Code)
 		td.MaybeScanArgs(t, "msg", &reason.Message)
 		next, err = s.state.Advance(s.def, txn.Abort{Reason: reason})
+	case "retry", "skip", "complete", "fail", "abandon":
+		next, err = s.state.Advance(s.def, s.operated(t, td))
+	case "legal":
+		return s.legal()
 	case "reload":
 		data, encodeErr := s.state.Encode()
 		if encodeErr != nil {
@@ -73,9 +81,16 @@ func (s *script) run(t *testing.T, td *datadriven.TestData) string {
 }
 
 func defineScript(t *testing.T, td *datadriven.TestData) *saga.Definition {
+	t.Helper()
+	return parseDefinition(t, td.Input)
+}
+
+// parseDefinition reads one step a line.
+func parseDefinition(t *testing.T, text string) *saga.Definition {
+	t.Helper()
 	d := &saga.Definition{Name: "script"}
 	index := make(map[string]int)
-	for i, line := range strings.Split(td.Input, "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		words := strings.Fields(line)
 		st := saga.Step{Name: words[0], Action: "svc." + words[0]}
 		if i > 0 {
@@ -90,19 +105,19 @@ func defineScript(t *testing.T, td *datadriven.TestData) *saga.Definition {
 					if j, known := index[name]; known {
 						st.After = append(st.After, j)
 					} else if name != "none" {
-						td.Fatalf(t, "unknown step %q", name)
+						t.Fatalf("unknown step %q", name)
 					}
 				}
 			case "kind":
 				if err := st.Kind.UnmarshalText([]byte(value)); err != nil {
-					td.Fatalf(t, "%v", err)
+					t.Fatalf("%v", err)
 				}
 			case "attempts":
 				if _, err := fmt.Sscan(value, &st.Retry.Attempts); err != nil {
-					td.Fatalf(t, "%v", err)
+					t.Fatalf("%v", err)
 				}
 			default:
-				td.Fatalf(t, "unknown word %q", w)
+				t.Fatalf("unknown word %q", w)
 			}
 		}
 		index[st.Name] = i
@@ -136,6 +151,39 @@ func (s *script) replied(t *testing.T, td *datadriven.TestData) txn.Replied {
 		}
 	}
 	return ev
+}
+
+func (s *script) operated(t *testing.T, td *datadriven.TestData) txn.Event {
+	branch := txn.All
+	if len(td.CmdArgs) > 0 && len(td.CmdArgs[0].Vals) == 0 {
+		branch = slices.IndexFunc(s.def.Steps, func(st saga.Step) bool { return st.Name == td.CmdArgs[0].Key })
+	}
+	var reply, msg string
+	td.MaybeScanArgs(t, "reply", &reply)
+	td.MaybeScanArgs(t, "msg", &msg)
+	switch td.Cmd {
+	case "retry":
+		return txn.TryAgain{Branch: branch}
+	case "skip":
+		return txn.Skip{Branch: branch}
+	case "complete":
+		return txn.Complete{Branch: branch, Reply: []byte(reply)}
+	case "fail":
+		return txn.Fail{Branch: branch, Message: msg}
+	}
+	return txn.Abandon{Reason: txn.Reason{Message: msg}}
+}
+
+func (s *script) legal() string {
+	var b strings.Builder
+	for i := txn.All; i < len(s.def.Steps); i++ {
+		name := "all"
+		if i >= 0 {
+			name = s.def.Steps[i].Name
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, spell(s.state.Legal(s.def, i)))
+	}
+	return b.String()
 }
 
 func (s *script) show() string {

@@ -22,9 +22,18 @@ func (s *sim) pivot() int {
 }
 
 // onward reports whether the saga can no longer turn back.
-func (s *sim) onward() bool {
+func (s *sim) onward() bool { return s.passedPivot(s.state) }
+
+// passedPivot: the pivot and everything before it counts as done.
+func (s *sim) passedPivot(state saga.State) bool {
 	p := s.pivot()
-	return p >= 0 && s.state.Steps[p].Phase == saga.Done
+	for i := range state.Steps {
+		phase := state.Steps[i].Phase
+		if p >= 0 && (i == p || s.before[p][i]) && phase != saga.Done && phase != saga.Skipped {
+			return false
+		}
+	}
+	return p >= 0
 }
 
 // checkCall: a step is asked for when everything before it stands, within its
@@ -36,10 +45,14 @@ func (s *sim) checkCall(c *txn.Call) error {
 		if !s.before[c.Branch][j] {
 			continue
 		}
-		if c.Op == txn.Do && !s.rooms[j].stands() {
+		if c.Op == txn.Do && !s.rooms[j].holds() {
 			return fmt.Errorf("do of step %d is asked for, but step %d before it does not stand", c.Branch, j)
 		}
-		if body := s.rooms[j].reply; len(body) > 0 && s.state.Steps[j].Phase == saga.Done {
+		body := s.rooms[j].reply
+		if s.rooms[j].byHand {
+			body = s.rooms[j].handReply
+		}
+		if len(body) > 0 && s.state.Steps[j].Phase == saga.Done {
 			replies = append(replies, txn.Reply{Branch: s.def.Steps[j].Name, Action: s.def.Steps[j].Action, Body: body})
 		}
 	}
@@ -56,10 +69,14 @@ func (s *sim) checkCall(c *txn.Call) error {
 }
 
 // checkEffect: when a step takes effect, everything before it stands. A
-// retriable step may be late: there is nothing to undo about it.
+// retriable step may be late: there is nothing to undo about it. So may one
+// that an operator answers for.
 func (s *sim) checkEffect(i int) error {
+	if s.state.Phase == txn.Abandoned || s.rooms[i].excused {
+		return nil
+	}
 	for j, before := range s.before[i] {
-		if before && !s.rooms[j].stands() && s.def.Steps[i].Kind != saga.Retriable {
+		if before && !s.rooms[j].holds() && s.def.Steps[i].Kind != saga.Retriable {
 			return fmt.Errorf("step %d took effect, but step %d before it does not stand", i, j)
 		}
 	}
@@ -69,7 +86,7 @@ func (s *sim) checkEffect(i int) error {
 // checkUndo: when a step is undone, nothing that depends on it stands.
 func (s *sim) checkUndo(i int) error {
 	for j := range s.rooms {
-		if s.before[j][i] && s.rooms[j].stands() && s.def.Steps[j].Kind != saga.Retriable {
+		if s.before[j][i] && s.rooms[j].remains() && s.def.Steps[j].Kind != saga.Retriable {
 			return fmt.Errorf("step %d is undone, but step %d that depends on it stands", i, j)
 		}
 	}
@@ -78,6 +95,9 @@ func (s *sim) checkUndo(i int) error {
 
 // learn notes the reasons to turn back that an event gave.
 func (s *sim) learn(was saga.State, ev txn.Event) {
+	if _, failed := ev.(txn.Fail); failed {
+		s.reasons[txn.CodeRefused] = true
+	}
 	r, ok := ev.(txn.Replied)
 	if !ok || r.Op != txn.Do || was.Steps[r.Branch].Attempt != r.Attempt {
 		return
@@ -100,7 +120,7 @@ func (s *sim) checkTransition(was, is saga.State) error {
 			return errors.New("went forward again twice")
 		}
 		s.fenced = true
-		if !s.onward() || !s.rooms[s.pivot()].stands() {
+		if !s.onward() || !s.rooms[s.pivot()].stands() && !s.rooms[s.pivot()].byHand {
 			return errors.New("went forward again, but the pivot does not stand")
 		}
 	}
@@ -108,8 +128,8 @@ func (s *sim) checkTransition(was, is saga.State) error {
 	if !same && !txn.Legal(was.Phase, is.Phase) && !(forward && is.Phase == txn.Committed) {
 		return fmt.Errorf("%s to %s is no legal transition", was.Phase, is.Phase)
 	}
-	if p := s.pivot(); p >= 0 && was.Steps[p].Phase == saga.Done && is.Steps[p].Phase != saga.Done {
-		return errors.New("the pivot was done, and is no longer")
+	if s.passedPivot(was) && !s.passedPivot(is) {
+		return errors.New("the pivot was passed, and is no longer")
 	}
 	return nil
 }
@@ -125,19 +145,24 @@ func (s *sim) checkEnd() error {
 	switch s.state.Phase {
 	case txn.Committed:
 		for i := range s.rooms {
-			if !s.rooms[i].stands() {
+			if !s.rooms[i].holds() {
 				return fmt.Errorf("committed, but step %d does not stand", i)
 			}
 		}
 		return nil
 	case txn.RolledBack:
 		for i := range s.rooms {
-			if s.rooms[i].stands() && s.def.Steps[i].Kind != saga.Retriable {
+			if s.rooms[i].remains() && s.def.Steps[i].Kind != saga.Retriable {
 				return fmt.Errorf("rolled back, but step %d stands", i)
 			}
 		}
 		if !s.reasons[s.state.Cause.Code] {
 			return fmt.Errorf("rolled back because of %s, which never happened: %v", s.state.Cause, s.reasons)
+		}
+		return nil
+	case txn.Abandoned:
+		if s.state.Cause == nil || s.state.Cause.Code != txn.CodeAbandoned {
+			return fmt.Errorf("abandoned because of %v", s.state.Cause)
 		}
 		return nil
 	case txn.Parked:
@@ -160,7 +185,7 @@ func (s *sim) stuckRelative(i int, related func(i, j int) bool) bool {
 
 func (s *sim) checkParkedOnward() error {
 	for i := range s.rooms {
-		if !s.rooms[i].stands() && !s.stuckRelative(i, func(i, j int) bool { return s.before[i][j] }) {
+		if !s.rooms[i].holds() && !s.stuckRelative(i, func(i, j int) bool { return s.before[i][j] }) {
 			return fmt.Errorf("parked after the pivot, but step %d was free to go on", i)
 		}
 		if s.state.Steps[i].Phase == saga.Stuck && s.def.Steps[i].Kind != saga.Retriable {
@@ -172,11 +197,11 @@ func (s *sim) checkParkedOnward() error {
 
 func (s *sim) checkParkedBack() error {
 	for i := range s.rooms {
-		stands := s.rooms[i].stands() && s.def.Steps[i].Kind != saga.Retriable
+		stands := s.rooms[i].remains() && s.def.Steps[i].Kind != saga.Retriable
 		if stands && !s.stuckRelative(i, func(i, j int) bool { return s.before[j][i] }) {
 			return fmt.Errorf("parked on the way back, but step %d was free to be undone", i)
 		}
-		if s.state.Steps[i].Phase == saga.Stuck && !s.rooms[i].undoRefuses {
+		if s.state.Steps[i].Phase == saga.Stuck && !s.rooms[i].undoRefuses && !s.rooms[i].failed {
 			return fmt.Errorf("step %d is stuck, but was never refused", i)
 		}
 	}

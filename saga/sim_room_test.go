@@ -18,6 +18,13 @@ type room struct {
 	undone  bool
 	ran     int // how often the do took effect
 	reply   []byte
+
+	// What an operator said, which the rules take as true.
+	byHand    bool   // the do was done by hand, with handReply
+	skipped   bool   // the do need not happen
+	excused   bool   // the undo was done by hand, or need not happen
+	failed    bool   // what is owed was refused by hand
+	handReply []byte // of a do that was done by hand
 }
 
 func newRoom(rnd *rand.Rand) room {
@@ -30,6 +37,14 @@ func newRoom(rnd *rand.Rand) room {
 
 // stands reports whether the step's effect is in place.
 func (r *room) stands() bool { return r.ran > 0 && !r.undone }
+
+// holds reports whether what comes after the step may rely on it.
+func (r *room) holds() bool { return r.stands() || r.byHand || r.skipped }
+
+// remains reports whether an effect is in place that is to be undone.
+func (r *room) remains() bool {
+	return !r.excused && (r.stands() || r.byHand && !r.tomb && !r.undone)
+}
 
 // handle is what a participant does with a call, behind its guard.
 func (s *sim) handle(c *txn.Call) (txn.Replied, error) {

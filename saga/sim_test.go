@@ -27,7 +27,7 @@ func TestSimulation(t *testing.T) {
 	if v := os.Getenv("AMENDS_SIM_N"); v != "" {
 		n, alone = number(t, v), false
 	}
-	ends := make(map[string]int)
+	ends, acted := make(map[string]int), make(map[string]int)
 	for seed := first; seed < first+n; seed++ {
 		s := newSim(seed, alone)
 		err := s.run()
@@ -43,12 +43,15 @@ func TestSimulation(t *testing.T) {
 				seed, seed-first+1, err, seed)
 		}
 		ends[s.ending()]++
+		for what, n := range s.acted {
+			acted[what] += n
+		}
 	}
-	t.Logf("%d sagas ended: %v", n, ends)
+	t.Logf("%d sagas ended: %v\noperators: %v", n, ends, acted)
 	if n < 20_000 {
 		return
 	}
-	for _, end := range []string{"COMMITTED", "COMMITTED after a fence", "ROLLED_BACK", "PARKED onward", "PARKED back"} {
+	for _, end := range []string{"COMMITTED", "COMMITTED after a fence", "ROLLED_BACK", "PARKED onward", "PARKED back", "ABANDONED"} {
 		if ends[end] < int(n)/1000 {
 			t.Errorf("only %d of %d sagas ended %s: the simulation no longer covers it", ends[end], n, end)
 		}
@@ -73,6 +76,8 @@ type sim struct {
 	asked    map[question]bool // what this incarnation of the coordinator has sent
 	bus      []message
 	rooms    []room
+	operator int             // how often an operator still acts
+	acted    map[string]int  // what operators did, by verb and by what it was about
 	storm    bool            // faults happen
 	reasons  map[string]bool // codes of the reasons to turn back that arose
 	fenced   bool            // went forward again from a fence
@@ -96,13 +101,16 @@ type message struct {
 func newSim(seed uint64, verbose bool) *sim {
 	s := &sim{
 		rnd: rand.New(rand.NewPCG(seed, 42)), verbose: verbose, storm: true,
-		asked: make(map[question]bool), reasons: make(map[string]bool),
+		asked: make(map[question]bool), reasons: make(map[string]bool), acted: make(map[string]int),
 	}
 	s.def = randomDefinition(s.rnd)
 	s.before = closure(s.def)
 	s.rooms = make([]room, len(s.def.Steps))
 	for i := range s.rooms {
 		s.rooms[i] = newRoom(s.rnd)
+	}
+	if s.rnd.IntN(2) == 0 {
+		s.operator = 1 + s.rnd.IntN(8)
 	}
 	for i, st := range s.def.Steps {
 		s.log("step %d: %s after %v, attempts %d, %+v", i, st.Kind, st.After, st.Retry.Attempts, s.rooms[i])
@@ -122,7 +130,13 @@ func (s *sim) run() error {
 	for tick := 0; ; tick++ {
 		s.storm = tick < storm
 		if len(s.state.Outstanding(s.def)) == 0 {
-			break
+			if !s.unpark() {
+				break
+			}
+			if err := s.operate(); err != nil {
+				return err
+			}
+			continue
 		}
 		if tick > storm+5000 {
 			return fmt.Errorf("no progress: still %s after %d ticks, waiting for %d calls",
@@ -140,6 +154,9 @@ func (s *sim) run() error {
 
 // tick lets one thing happen.
 func (s *sim) tick() error {
+	if s.operator > 0 && s.rnd.IntN(12) == 0 {
+		return s.operate()
+	}
 	if s.storm {
 		switch s.rnd.IntN(40) {
 		case 0:

@@ -12,16 +12,20 @@ type StepPhase uint8
 
 // The phases of a step.
 const (
-	Pending StepPhase = iota // not started: waits for the steps that it comes after
-	Doing                    // started: its outcome is not known
-	Done                     // took effect
-	Refused                  // retriable steps only: did not take effect, and the saga turns back
-	Undoing                  // its undo is owed
-	Undone                   // does not stand, and never will
-	Stuck                    // refused what is owed: only a person can decide
+	Pending     StepPhase = iota // not started: waits for the steps that it comes after
+	Doing                        // started: its outcome is not known
+	Done                         // took effect
+	Refused                      // retriable steps only: did not take effect, and the saga turns back
+	Undoing                      // its undo is owed
+	Undone                       // does not stand, and never will
+	Stuck                        // refused what is owed: only a person can decide
+	Skipped                      // counts as done: an operator's word; never called when its attempt is 0
+	UndoSkipped                  // counts as undone: an operator's word; its effect may remain
 )
 
-var phaseNames = [...]string{"PENDING", "DOING", "DONE", "REFUSED", "UNDOING", "UNDONE", "STUCK"}
+var phaseNames = [...]string{
+	"PENDING", "DOING", "DONE", "REFUSED", "UNDOING", "UNDONE", "STUCK", "SKIPPED", "UNDO_SKIPPED",
+}
 
 // String returns the upper-case name, for example "UNDOING".
 func (p StepPhase) String() string {
@@ -56,8 +60,8 @@ func (p *StepPhase) UnmarshalText(text []byte) error {
 // StepState is how far one step has come.
 type StepState struct {
 	Phase   StepPhase `json:"phase,omitempty"`
-	Attempt int       `json:"attempt,omitempty"` // of the operation that it is in, from 1; 0 when pending
-	Reply   []byte    `json:"reply,omitempty"`   // what its action answered; nil until it is done
+	Attempt int       `json:"attempt,omitempty"` // of the operation that it is in, from 1; 0 when never called
+	Reply   []byte    `json:"reply,omitempty"`   // what its action or an operator answered; nil until it is done
 	Error   string    `json:"error,omitempty"`   // the last refusal or failure, at most MaxError bytes; an OK clears it
 }
 
@@ -67,7 +71,7 @@ type StepState struct {
 type State struct {
 	Phase txn.State
 	Steps []StepState // as long as the definition's
-	Cause *txn.Reason // why it turned back or is parked; nil when neither
+	Cause *txn.Reason // why it turned back, is parked or was abandoned; nil when neither
 }
 
 // New returns the state of a run that has just begun: the steps that wait for
@@ -142,7 +146,7 @@ const (
 )
 
 // way tells where s is heading. A parked run still does what else there is to
-// do: forward when its pivot is done, for then it never turns back.
+// do: forward when it has passed its pivot, for then it never turns back.
 func (s State) way(d *Definition) way {
 	switch s.Phase {
 	case txn.Running:
@@ -150,7 +154,7 @@ func (s State) way(d *Definition) way {
 	case txn.RollingBack:
 		return back
 	case txn.Parked:
-		if s.pivotDone(d) {
+		if s.pivotPassed(d) {
 			return onward
 		}
 		return back
@@ -175,7 +179,22 @@ func (w way) asks(p StepPhase) txn.Op {
 // is undone, or it is parked on the way.
 func (s State) TurnedBack(d *Definition) bool { return s.Phase == txn.RolledBack || s.way(d) == back }
 
-func (s State) pivotDone(d *Definition) bool {
+// pivotPassed reports whether s has passed the point of no return: the pivot is
+// done, or was skipped and everything before it counts as done.
+func (s State) pivotPassed(d *Definition) bool {
 	p := d.pivot()
-	return p >= 0 && s.Steps[p].Phase == Done
+	if p < 0 || s.Steps[p].Phase != Skipped {
+		return p >= 0 && s.Steps[p].Phase == Done
+	}
+	before := d.ancestors(p + 1)[p]
+	for i := range p {
+		if before.has(i) && !s.Steps[i].Phase.countsAsDone() {
+			return false
+		}
+	}
+	return true
 }
+
+// countsAsDone reports whether what comes after a step in phase p need not wait
+// for it.
+func (p StepPhase) countsAsDone() bool { return p == Done || p == Skipped }

@@ -121,6 +121,14 @@ type set [MaxSteps / 64]uint64
 
 func (s *set) add(i int)      { s[i/64] |= 1 << (i % 64) }
 func (s *set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+func (s *set) hasAll(indices []int) bool {
+	for _, i := range indices {
+		if !s.has(i) {
+			return false
+		}
+	}
+	return true
+}
 func (s *set) union(t *set) {
 	for w := range s {
 		s[w] |= t[w]

@@ -16,7 +16,7 @@ var (
 	// exist, or is of another kind of transaction.
 	ErrBadEvent = errors.New("tcc: bad event")
 	// ErrDecided says that the transaction was decided, the other way or
-	// before a branch was tried.
+	// before a branch was tried, or was ended by an operator.
 	ErrDecided = errors.New("tcc: already decided")
 	// ErrTryPending says that a commit came while a try is unanswered.
 	ErrTryPending = errors.New("tcc: a try is unanswered")
@@ -43,11 +43,13 @@ type Commit struct{}
 func (Commit) EventType() string { return "commit" }
 
 // Advance returns the state after ev happened. It takes Try, Commit,
-// txn.Replied and txn.Abort. A reply that comes too late or twice leaves the
-// state as it is, with no error. Each error returns s: ErrBadEvent for any
-// event; ErrDecided, ErrBranchExists, ErrTooManyBranches and ErrInvalidBranch
-// for Try; ErrDecided and ErrTryPending for Commit; ErrDecided for an Abort
-// after the decision to commit.
+// txn.Replied, txn.Abort and the operator's txn.TryAgain, Skip, Complete, Fail
+// and Abandon. A reply that comes too late or twice leaves the state as it is,
+// with no error. Each error returns s: ErrBadEvent for any event; ErrDecided,
+// ErrBranchExists, ErrTooManyBranches and ErrInvalidBranch for Try; ErrDecided
+// and ErrTryPending for Commit; ErrDecided, which is then txn.ErrIllegal too,
+// for an Abort after the decision to commit or the end; txn.ErrIllegal for an
+// operator's event that [State.Permits] refuses.
 //
 // The new state keeps the event's bytes: don't write to them afterwards.
 func (s State) Advance(d *Definition, ev txn.Event) (State, error) {
@@ -73,6 +75,8 @@ func (s State) advance(ev txn.Event) (State, error) {
 		return s.abort(ev.Reason)
 	case txn.Replied:
 		return s.replied(ev)
+	case txn.TryAgain, txn.Skip, txn.Complete, txn.Fail, txn.Abandon:
+		return s.operated(ev)
 	}
 	return s, fmt.Errorf("%w: a TCC transaction takes no %T", ErrBadEvent, ev)
 }
@@ -103,7 +107,7 @@ func (s State) try(b Branch) (State, error) {
 
 func (s State) commit() (State, error) {
 	if s.decided() {
-		if s.Decision == txn.Committing {
+		if s.Decision == txn.Committing && s.Phase != txn.Abandoned {
 			return s, nil
 		}
 		return s, fmt.Errorf("%w: the transaction is %s", ErrDecided, s.Phase)
@@ -121,10 +125,10 @@ func (s State) commit() (State, error) {
 
 func (s State) abort(why txn.Reason) (State, error) {
 	if s.decided() {
-		if s.Decision == txn.RollingBack {
+		if s.Decision == txn.RollingBack && s.Phase != txn.Abandoned {
 			return s, nil
 		}
-		return s, fmt.Errorf("%w: the transaction is %s", ErrDecided, s.Phase)
+		return s, fmt.Errorf("%w: %w", ErrDecided, s.permits(txn.All, txn.VerbAbort))
 	}
 	next := s.clone()
 	next.turnBack(why)
@@ -152,7 +156,6 @@ func (s State) replied(ev txn.Replied) (State, error) {
 	case txn.OK:
 		b.succeeded(ev)
 	case txn.Refused:
-		b.Error = clip(ev.Message)
 		next.refused(b, ev)
 	case txn.Unknown:
 		b.Error = clip(ev.Message)
@@ -187,13 +190,12 @@ func (b *BranchState) succeeded(ev txn.Replied) {
 }
 
 func (s *State) refused(b *BranchState, ev txn.Replied) {
-	why := txn.Reason{Branch: b.Name, Code: txn.CodeRefused, Message: ev.Message}
-	if ev.Op == txn.Try {
-		s.turnBack(why)
+	b.Error = clip(ev.Message)
+	if ev.Op != txn.Try {
+		b.Phase = Stuck
 		return
 	}
-	b.Phase = Stuck
-	s.blame(why)
+	s.turnBack(txn.Reason{Branch: b.Name, Code: txn.CodeRefused, Message: ev.Message})
 }
 
 func (s *State) unknown(b *BranchState, ev txn.Replied) {
@@ -235,13 +237,16 @@ func (s *State) blame(why txn.Reason) {
 
 // settle says where the branches leave a decided transaction.
 func (s *State) settle() {
-	if s.Decision == 0 {
+	if s.Decision == 0 || s.Phase.Finished() {
 		return
 	}
 	owed, stuck := false, false
 	for i := range s.Branches {
 		owed = owed || s.Branches[i].Phase.asks() != 0
 		stuck = stuck || s.Branches[i].Phase == Stuck
+	}
+	if s.Decision == txn.Committing {
+		s.blameStuck()
 	}
 	switch {
 	case stuck:
@@ -252,5 +257,22 @@ func (s *State) settle() {
 		s.Phase = txn.Committed
 	default:
 		s.Phase = txn.RolledBack
+	}
+}
+
+// blameStuck keeps the reason of a transaction that commits true: it is about a
+// branch that is stuck, and there is none when none is.
+func (s *State) blameStuck() {
+	if s.Cause != nil {
+		if i := s.Find(s.Cause.Branch); i >= 0 && s.Branches[i].Phase == Stuck {
+			return
+		}
+	}
+	s.Cause = nil
+	for i := range s.Branches {
+		if b := &s.Branches[i]; b.Phase == Stuck {
+			s.blame(txn.Reason{Branch: b.Name, Code: txn.CodeRefused, Message: b.Error})
+			return
+		}
 	}
 }

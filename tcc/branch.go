@@ -52,11 +52,12 @@ const (
 	Cancelling                        // its cancel is owed
 	Cancelled                         // does not stand, and never will
 	Stuck                             // refused what is owed: only a person can decide
+	Skipped                           // counts as confirmed or cancelled: an operator's word; effects may remain
 )
 
 var phaseNames = [...]string{
 	Trying: "TRYING", Tried: "TRIED", Confirming: "CONFIRMING", Confirmed: "CONFIRMED",
-	Cancelling: "CANCELLING", Cancelled: "CANCELLED", Stuck: "STUCK",
+	Cancelling: "CANCELLING", Cancelled: "CANCELLED", Stuck: "STUCK", Skipped: "SKIPPED",
 }
 
 // String returns the upper-case name, for example "CANCELLING".
@@ -68,7 +69,7 @@ func (p BranchPhase) String() string {
 }
 
 // Valid reports whether p is one of the phases above.
-func (p BranchPhase) Valid() bool { return p >= Trying && p <= Stuck }
+func (p BranchPhase) Valid() bool { return p >= Trying && p <= Skipped }
 
 // MarshalText returns the name. It refuses a phase that is not valid.
 func (p BranchPhase) MarshalText() ([]byte, error) {
@@ -80,7 +81,7 @@ func (p BranchPhase) MarshalText() ([]byte, error) {
 
 // UnmarshalText is the inverse of MarshalText. It accepts nothing else.
 func (p *BranchPhase) UnmarshalText(text []byte) error {
-	for i := Trying; i <= Stuck; i++ {
+	for i := Trying; i <= Skipped; i++ {
 		if phaseNames[i] == string(text) {
 			*p = i
 			return nil

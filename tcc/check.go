@@ -68,18 +68,18 @@ func (s State) legalPhase(p BranchPhase) bool {
 	case txn.Running:
 		return p == Trying || p == Tried
 	case txn.Committing:
-		return p == Confirming || p == Confirmed
+		return p == Confirming || p == Confirmed || p == Skipped
 	case txn.Committed:
-		return p == Confirmed
+		return p == Confirmed || p == Skipped
 	case txn.RollingBack:
-		return p == Cancelling || p == Cancelled
+		return p == Cancelling || p == Cancelled || p == Skipped
 	case txn.RolledBack:
-		return p == Cancelled
+		return p == Cancelled || p == Skipped
 	case txn.Parked:
 		if s.Decision == txn.Committing {
-			return p == Confirming || p == Confirmed || p == Stuck
+			return p == Confirming || p == Confirmed || p == Stuck || p == Skipped
 		}
-		return p == Cancelling || p == Cancelled || p == Stuck
+		return p == Cancelling || p == Cancelled || p == Stuck || p == Skipped
 	}
 	return true
 }
@@ -94,6 +94,8 @@ func (s State) checkPhase(n [len(phaseNames)]int) error {
 	switch caused := s.Cause != nil; {
 	case caused && s.Cause.Code == "":
 		return errors.New("cause.code is empty")
+	case s.Phase == txn.Abandoned && !caused:
+		return errors.New("ABANDONED has no cause")
 	case s.Phase == txn.Abandoned:
 		return nil
 	case caused != backOrParked:

@@ -22,7 +22,7 @@ func describeEvent(ev txn.Event) string {
 	case tcc.Try:
 		return "try " + ev.Branch.Name
 	}
-	return ev.EventType()
+	return fmt.Sprintf("%s %+v", ev.EventType(), ev)
 }
 
 func describeState(s tcc.State) string {

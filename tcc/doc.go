@@ -29,4 +29,24 @@
 //
 // Confirms and cancels are owed: they are retried without bound, and a
 // participant that refuses one parks the transaction.
+//
+// # Operators
+//
+// A person may step in with txn.TryAgain, Skip, Complete, Fail, Abort and
+// Abandon. [State.Legal] says which of them are legal now about which branch,
+// [State.Permits] why one is not:
+//
+//   - TryAgain asks again for what is STUCK, as its next attempt.
+//   - Skip lets a confirm or cancel that is owed or STUCK count as answered
+//     (SKIPPED): a reservation may remain. A try cannot be skipped or
+//     completed: its confirm would not find it.
+//   - Complete is a person's word that the branch was confirmed or cancelled.
+//   - Fail does as though the participant had refused: a try turns the
+//     transaction back, a confirm or cancel is STUCK and parks it.
+//   - Abort is legal until the decision. A transaction that is PARKED was
+//     decided, and one that was decided to commit never turns back.
+//   - Abandon ends the transaction as it is.
+//
+// An operator's word binds the transaction and not the participant: a call that
+// is still under way may take effect after its branch was skipped or completed.
 package tcc

@@ -13,8 +13,12 @@ import (
 // one is cut and says so.
 const MaxError = 4096
 
-// stateVersion is the version of the encoding. A reader refuses others.
-const stateVersion = 1
+// The versions of the encoding; a reader refuses others. What needs no word of
+// operatedVersion is written in plainVersion, which older builds read too.
+const (
+	plainVersion    = 1
+	operatedVersion = 2 // knows SKIPPED
+)
 
 type encodedState struct {
 	V        int           `json:"v"`
@@ -26,7 +30,7 @@ type encodedState struct {
 
 // Encode returns s as versioned JSON. Equal states give equal bytes.
 func (s State) Encode() ([]byte, error) {
-	e := encodedState{V: stateVersion, Phase: s.Phase.String(), Branches: s.Branches, Cause: s.Cause}
+	e := encodedState{V: s.version(), Phase: s.Phase.String(), Branches: s.Branches, Cause: s.Cause}
 	if s.Decision != 0 {
 		e.Decision = s.Decision.String()
 	}
@@ -35,6 +39,15 @@ func (s State) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("tcc: encode state: %w", err)
 	}
 	return data, nil
+}
+
+func (s State) version() int {
+	for i := range s.Branches {
+		if s.Branches[i].Phase == Skipped {
+			return operatedVersion
+		}
+	}
+	return plainVersion
 }
 
 // DecodeState is the inverse of Encode. It never panics on any data: what it
@@ -57,8 +70,8 @@ func decodeState(data []byte) (State, error) {
 	if err := json.Unmarshal(data, &version); err != nil {
 		return State{}, err
 	}
-	if version.V != stateVersion {
-		return State{}, fmt.Errorf("version is %d, this build reads %d", version.V, stateVersion)
+	if version.V != plainVersion && version.V != operatedVersion {
+		return State{}, fmt.Errorf("version is %d, this build reads %d and %d", version.V, plainVersion, operatedVersion)
 	}
 	var e encodedState
 	if err := unmarshalStrict(data, &e); err != nil {

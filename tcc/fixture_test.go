@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/amends-dev/amends/tcc"
@@ -13,7 +14,7 @@ import (
 
 var writeFixtures = flag.Bool("write-fixtures", false, "write testdata/states of the present version")
 
-const presentVersion = "v0.1"
+const presentVersion = "v0.2"
 
 // TestStatesOfEveryRelease: what a release has stored still loads, and ends.
 func TestStatesOfEveryRelease(t *testing.T) {
@@ -79,14 +80,15 @@ func storeFixtures(t *testing.T) {
 	}
 	write("definition.json", def)
 	have := make(map[string]int)
-	for seed := uint64(1); seed < 400; seed++ {
+	for seed := uint64(1); seed < 1500; seed++ {
 		s := newSim(seed, false)
 		for range 20 + seed%30 {
 			if err := s.tick(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		kind := fmt.Sprint(s.state.Phase, s.state.Decision)
+		skipped := slices.ContainsFunc(s.state.Branches, func(b tcc.BranchState) bool { return b.Phase == tcc.Skipped })
+		kind := fmt.Sprint(s.state.Phase, s.state.Decision, skipped)
 		if len(s.state.Branches) < 2 || have[kind] >= 3 {
 			continue
 		}

@@ -64,7 +64,7 @@ func FuzzDecodeState(f *testing.F) {
 }
 
 // finish answers OK to everything, commits, and answers OK again.
-func finish(t *testing.T, d *tcc.Definition, s tcc.State) {
+func finish(t *testing.T, d *tcc.Definition, s tcc.State) tcc.State {
 	t.Helper()
 	answer := func() {
 		for _, c := range s.Outstanding(d) {
@@ -80,6 +80,7 @@ func finish(t *testing.T, d *tcc.Definition, s tcc.State) {
 	if !s.Phase.Finished() && s.Phase != txn.Parked {
 		t.Fatalf("does not end: %s", describeState(s))
 	}
+	return s
 }
 
 func must(t *testing.T, d *tcc.Definition, s tcc.State, ev txn.Event) tcc.State {

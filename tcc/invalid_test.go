@@ -73,7 +73,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 	branch := func(rest string) string { return `{"name":"b","action":"s.a",` + rest + `}` }
 	for name, data := range map[string]string{
 		"not JSON":      `{`,
-		"newer version": `{"v":2,"phase":"RUNNING"}`,
+		"newer version": `{"v":3,"phase":"RUNNING"}`,
 		"no version":    `{"phase":"RUNNING"}`,
 		"unknown field": `{"v":1,"phase":"RUNNING","x":1}`,
 		"unknown state": `{"v":1,"phase":"DREAMING"}`,
@@ -82,13 +82,15 @@ func TestDecodeStateRefuses(t *testing.T) {
 		"attempt 0":     `{"v":1,"phase":"RUNNING","branches":[` + branch(`"phase":"TRYING","attempt":0`) + `]}`,
 		"name twice": `{"v":1,"phase":"RUNNING","branches":[` + branch(`"phase":"TRYING","attempt":1`) + `,` +
 			branch(`"phase":"TRYING","attempt":1`) + `]}`,
-		"bad branch":     `{"v":1,"phase":"RUNNING","branches":[{"name":"b","action":"a","phase":"TRYING","attempt":1}]}`,
-		"no decision":    `{"v":1,"phase":"COMMITTED"}`,
-		"decided":        `{"v":1,"phase":"RUNNING","decision":"COMMITTING"}`,
-		"bad decision":   `{"v":1,"phase":"PARKED","decision":"PARKED"}`,
-		"no cause":       `{"v":1,"phase":"ROLLED_BACK","decision":"ROLLING_BACK"}`,
-		"nothing to do":  `{"v":1,"phase":"COMMITTING","decision":"COMMITTING"}`,
-		"half committed": `{"v":1,"phase":"COMMITTED","decision":"COMMITTING","branches":[` + branch(`"phase":"TRIED","attempt":1`) + `]}`,
+		"bad branch":            `{"v":1,"phase":"RUNNING","branches":[{"name":"b","action":"a","phase":"TRYING","attempt":1}]}`,
+		"no decision":           `{"v":1,"phase":"COMMITTED"}`,
+		"decided":               `{"v":1,"phase":"RUNNING","decision":"COMMITTING"}`,
+		"bad decision":          `{"v":1,"phase":"PARKED","decision":"PARKED"}`,
+		"no cause":              `{"v":1,"phase":"ROLLED_BACK","decision":"ROLLING_BACK"}`,
+		"nothing to do":         `{"v":1,"phase":"COMMITTING","decision":"COMMITTING"}`,
+		"abandoned for nothing": `{"v":1,"phase":"ABANDONED"}`,
+		"skipped too early":     `{"v":2,"phase":"RUNNING","branches":[` + branch(`"phase":"SKIPPED","attempt":1`) + `]}`,
+		"half committed":        `{"v":1,"phase":"COMMITTED","decision":"COMMITTING","branches":[` + branch(`"phase":"TRIED","attempt":1`) + `]}`,
 	} {
 		if _, err := tcc.DecodeState(simDef, []byte(data)); err == nil {
 			t.Errorf("%s: taken", name)

@@ -20,6 +20,9 @@ import (
 //	commit, abort [code=c] [msg=m]
 //	ok, refused, unknown BRANCH [op=cancel] [attempt=n] [reply=r] [msg=m]
 //	                     by default to what is outstanding at that branch
+//	retry, skip, complete, fail, abandon [BRANCH] [msg=m]
+//	                     an operator; retry with no branch means all
+//	legal                what an operator may do
 //	reload               store and load
 //
 // Each shows the state, then the calls that it waits for.
@@ -53,6 +56,10 @@ func (s *script) run(t *testing.T, td *datadriven.TestData) string {
 		next, err = s.state.Advance(scriptDef, txn.Abort{Reason: reason})
 	case "ok", "refused", "unknown":
 		next, err = s.state.Advance(scriptDef, s.replied(t, td))
+	case "retry", "skip", "complete", "fail", "abandon":
+		next, err = s.state.Advance(scriptDef, s.operated(t, td))
+	case "legal":
+		return s.legal()
 	case "reload":
 		data, encodeErr := s.state.Encode()
 		if encodeErr != nil {
@@ -102,6 +109,35 @@ func (s *script) replied(t *testing.T, td *datadriven.TestData) txn.Replied {
 		}
 	}
 	return ev
+}
+
+func (s *script) operated(t *testing.T, td *datadriven.TestData) txn.Event {
+	branch := txn.All
+	if len(td.CmdArgs) > 0 && len(td.CmdArgs[0].Vals) == 0 {
+		branch = s.state.Find(td.CmdArgs[0].Key)
+	}
+	var msg string
+	td.MaybeScanArgs(t, "msg", &msg)
+	switch td.Cmd {
+	case "retry":
+		return txn.TryAgain{Branch: branch}
+	case "skip":
+		return txn.Skip{Branch: branch}
+	case "complete":
+		return txn.Complete{Branch: branch}
+	case "fail":
+		return txn.Fail{Branch: branch, Message: msg}
+	}
+	return txn.Abandon{Reason: txn.Reason{Message: msg}}
+}
+
+func (s *script) legal() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "all: %s\n", spell(s.state.Legal(scriptDef, txn.All)))
+	for i, br := range s.state.Branches {
+		fmt.Fprintf(&b, "%s: %s\n", br.Name, spell(s.state.Legal(scriptDef, i)))
+	}
+	return b.String()
 }
 
 func (s *script) show() string {

@@ -41,7 +41,7 @@ func (s *sim) try() error {
 func (s *sim) commit() error {
 	var want error
 	switch {
-	case s.state.Decision == txn.RollingBack:
+	case s.state.Decision == txn.RollingBack || s.state.Phase == txn.Abandoned:
 		want = tcc.ErrDecided
 	case s.state.Decision == 0 && len(s.state.Outstanding(simDef)) > 0:
 		want = tcc.ErrTryPending
@@ -59,10 +59,10 @@ func (s *sim) commit() error {
 
 func (s *sim) abort() error {
 	ev := txn.Abort{Reason: txn.Reason{Code: txn.CodeAborted}}
-	if s.state.Decision != txn.Committing {
+	if s.state.Decision != txn.Committing && s.state.Phase != txn.Abandoned {
 		return s.advance(ev)
 	}
-	if next, err := s.state.Advance(simDef, ev); !errors.Is(err, tcc.ErrDecided) || !reflect.DeepEqual(next, s.state) {
+	if next, err := s.state.Advance(simDef, ev); !errors.Is(err, tcc.ErrDecided) || !errors.Is(err, txn.ErrIllegal) || !reflect.DeepEqual(next, s.state) {
 		return fmt.Errorf("abort while %s: got %v, want ErrDecided", s.state.Phase, err)
 	}
 	return nil
@@ -70,7 +70,7 @@ func (s *sim) abort() error {
 
 // tryTooLate: a branch that comes after the decision is refused.
 func (s *sim) tryTooLate() error {
-	if s.state.Decision == 0 {
+	if s.state.Phase == txn.Running {
 		return nil
 	}
 	ev := tcc.Try{Branch: tcc.Branch{Name: "late", Action: "svc.act"}}

@@ -21,6 +21,10 @@ type room struct {
 	ran     int  // how often the try took effect
 	reply   []byte
 	end     txn.Op // Confirm or Cancel, once one of them ran
+
+	// What an operator said, which the rules take as true.
+	excused bool // the confirm or cancel was done by hand, or need not happen
+	failed  bool // what is owed was refused by hand
 }
 
 func newRoom(rnd *rand.Rand) room {
@@ -117,6 +121,7 @@ func (s *sim) checkEnd() error {
 	for i := range s.rooms {
 		r := &s.rooms[i]
 		registered := i < len(s.state.Branches)
+		given := s.state.Phase == txn.Abandoned || r.excused // what is in place is an operator's to answer for
 		stuck := registered && s.state.Branches[i].Phase == tcc.Stuck
 		reserved := r.ran > 0 && r.end == 0
 		switch {
@@ -124,15 +129,15 @@ func (s *sim) checkEnd() error {
 			return fmt.Errorf("branch %d took effect %d times", i, r.ran)
 		case !registered && r.claimed:
 			return fmt.Errorf("branch %d was called, but is not registered", i)
-		case stuck && (s.state.Phase != txn.Parked || !r.stubborn):
+		case stuck && !given && (s.state.Phase != txn.Parked || !r.stubborn && !r.failed):
 			return fmt.Errorf("branch %d is stuck, but was never refused", i)
-		case reserved && !stuck:
+		case reserved && !stuck && !given:
 			return fmt.Errorf("%s, but branch %d is still reserved", s.state.Phase, i)
-		case s.state.Phase == txn.Committed && registered && r.end != txn.Confirm:
+		case s.state.Phase == txn.Committed && registered && r.end != txn.Confirm && !given:
 			return fmt.Errorf("committed, but branch %d is not confirmed", i)
 		case s.state.Phase == txn.RolledBack && r.end == txn.Confirm:
 			return fmt.Errorf("rolled back, but branch %d is confirmed", i)
-		case r.end == 0 && registered && !r.tomb && !stuck:
+		case r.end == 0 && registered && !r.tomb && !stuck && !given:
 			return fmt.Errorf("%s, but branch %d has no end and no tombstone", s.state.Phase, i)
 		case registered && s.state.Decision == txn.Committing && !bytes.Equal(s.state.Branches[i].Reply, r.reply):
 			return fmt.Errorf("branch %d replied %q, the state says %q", i, r.reply, s.state.Branches[i].Reply)

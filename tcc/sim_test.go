@@ -28,7 +28,7 @@ func TestSimulation(t *testing.T) {
 	if v := os.Getenv("AMENDS_SIM_N"); v != "" {
 		n, alone = number(t, v), false
 	}
-	ends := make(map[string]int)
+	ends, acted := make(map[string]int), make(map[string]int)
 	for seed := first; seed < first+n; seed++ {
 		s := newSim(seed, alone)
 		err := s.run()
@@ -44,13 +44,17 @@ func TestSimulation(t *testing.T) {
 				seed, seed-first+1, err, seed)
 		}
 		ends[fmt.Sprintf("%s by %s", s.state.Phase, s.state.Decision)]++
+		for what, n := range s.acted {
+			acted[what] += n
+		}
 	}
-	t.Logf("%d transactions ended: %v", n, ends)
+	t.Logf("%d transactions ended: %v\noperators: %v", n, ends, acted)
 	if n < 20_000 {
 		return
 	}
 	for _, end := range []string{"COMMITTED by COMMITTING", "ROLLED_BACK by ROLLING_BACK",
-		"PARKED by COMMITTING", "PARKED by ROLLING_BACK"} {
+		"PARKED by COMMITTING", "PARKED by ROLLING_BACK", "ABANDONED by STATE(0)",
+		"ABANDONED by COMMITTING", "ABANDONED by ROLLING_BACK"} {
 		if ends[end] < int(n)/1000 {
 			t.Errorf("only %d of %d transactions ended %s: the simulation no longer covers it", ends[end], n, end)
 		}
@@ -76,9 +80,11 @@ type sim struct {
 	wanted   []tcc.Branch      // what the application still wants to try
 	asked    map[question]bool // what this incarnation of the coordinator has sent
 	bus      []message
-	rooms    []room // by branch
-	storm    bool   // faults happen
-	commits  bool   // the application commits in the end
+	rooms    []room         // by branch
+	operator int            // how often an operator still acts
+	acted    map[string]int // what operators did, by verb and by what it was about
+	storm    bool           // faults happen
+	commits  bool           // the application commits in the end
 	advances int
 	verbose  bool
 	trail    strings.Builder
@@ -99,7 +105,10 @@ type message struct {
 func newSim(seed uint64, verbose bool) *sim {
 	s := &sim{
 		rnd: rand.New(rand.NewPCG(seed, 43)), verbose: verbose, storm: true,
-		asked: make(map[question]bool), state: tcc.New(simDef),
+		asked: make(map[question]bool), state: tcc.New(simDef), acted: make(map[string]int),
+	}
+	if s.rnd.IntN(2) == 0 {
+		s.operator = 1 + s.rnd.IntN(8)
 	}
 	s.commits = s.rnd.IntN(5) > 0
 	for i := range s.rnd.IntN(6) {
@@ -119,7 +128,13 @@ func (s *sim) run() error {
 	for tick := 0; ; tick++ {
 		s.storm = tick < storm
 		if s.state.Phase != txn.Running && len(s.state.Outstanding(simDef)) == 0 {
-			break
+			if !s.unpark() {
+				break
+			}
+			if err := s.operate(); err != nil {
+				return err
+			}
+			continue
 		}
 		if tick > storm+5000 {
 			return fmt.Errorf("no progress: still %s after %d ticks, waiting for %d calls",
@@ -137,6 +152,9 @@ func (s *sim) run() error {
 
 // tick lets one thing happen.
 func (s *sim) tick() error {
+	if s.operator > 0 && s.rnd.IntN(12) == 0 {
+		return s.operate()
+	}
 	if s.storm {
 		switch s.rnd.IntN(40) {
 		case 0:

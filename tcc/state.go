@@ -9,7 +9,7 @@ type State struct {
 	Phase    txn.State
 	Decision txn.State     // Committing or RollingBack once it is decided, and for ever; 0 before
 	Branches []BranchState // in the order in which they were registered
-	Cause    *txn.Reason   // why it turned back or is parked; nil when neither
+	Cause    *txn.Reason   // why it turned back, is parked or was abandoned; nil when neither
 }
 
 // New returns the state of a transaction that has just begun, with no branch.

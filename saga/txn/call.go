@@ -85,6 +85,7 @@ const (
 	CodeExhausted = "ATTEMPTS_EXHAUSTED" // the outcome stayed unknown for every attempt allowed
 	CodeDeadline  = "DEADLINE_EXCEEDED"  // the transaction's deadline passed
 	CodeAborted   = "ABORTED"            // the caller or an operator asked for it
+	CodeAbandoned = "ABANDONED"          // an operator ended it as it was
 )
 
 // String joins the parts for people: `step "debit": REFUSED: no money`.
@@ -100,7 +101,8 @@ func (r Reason) String() string {
 }
 
 // Event is something that happened to a transaction. Both machines take
-// Replied and Abort; package tcc adds events of its own.
+// Replied, Abort and the operator's TryAgain, Skip, Complete, Fail and Abandon;
+// package tcc adds events of its own.
 type Event interface {
 	// EventType names the event in the audit trail, for example "replied".
 	EventType() string

@@ -1,6 +1,7 @@
 package txn_test
 
 import (
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -43,6 +44,42 @@ func TestLegal(t *testing.T) {
 			if got := txn.Legal(from, to); got != want {
 				t.Errorf("Legal(%s, %s) = %t", from, to, got)
 			}
+		}
+	}
+}
+
+func TestVerbs(t *testing.T) {
+	var names []string
+	for v := txn.VerbRetry; v.Valid(); v++ {
+		names = append(names, v.String())
+		if v.Whole() != (v == txn.VerbAbort || v == txn.VerbAbandon) {
+			t.Errorf("%s.Whole() = %t", v, v.Whole())
+		}
+	}
+	if got := strings.Join(names, " "); got != "retry skip complete fail abort abandon" {
+		t.Errorf("got %q", got)
+	}
+	if txn.Verb(0).Valid() || txn.Verb(7).Valid() || txn.Verb(7).String() != "verb(7)" {
+		t.Error("0 or 7 is a verb")
+	}
+	for ev, want := range map[txn.Event]string{
+		txn.TryAgain{}: "retry", txn.Skip{}: "skip", txn.Fail{}: "fail", txn.Abandon{}: "abandon",
+	} {
+		if ev.EventType() != want {
+			t.Errorf("%T is %q, want %q", ev, ev.EventType(), want)
+		}
+	}
+	if (txn.Complete{}).EventType() != "complete" {
+		t.Error("Complete has another name")
+	}
+}
+
+func TestIllegal(t *testing.T) {
+	for want, legal := range map[string][]txn.Verb{
+		"txn: illegal now: why": nil, "txn: illegal now: why; legal now: skip, abort": {txn.VerbSkip, txn.VerbAbort},
+	} {
+		if err := txn.Illegal("why", legal); !errors.Is(err, txn.ErrIllegal) || err.Error() != want {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }
