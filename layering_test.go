@@ -107,6 +107,7 @@ var outside = []arrow{
 	{"cmd/amends", "golang.org/x/term", "colour only on a terminal"},
 	{"cmd/amends", "google.golang.org/grpc", "connects"},
 	{"cmd/amends", "google.golang.org/protobuf", "--output json"},
+	{"cmd/amends", "github.com/go-sql-driver/mysql", "--mysql: the DSN, the relay's database"},
 	{"cmd/amends", "github.com/redis/go-redis/v9", "the relay's keys"},
 	{"cmd/amends", "modernc.org/sqlite", "the relay's database"},
 	{"cmd/amends", "golang.org/x/sync", "errgroup: goroutines have an owner"},

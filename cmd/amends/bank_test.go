@@ -46,6 +46,20 @@ type bank struct {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+// openMySQL opens a database of a server with the outbox's tables.
+func openMySQL(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("mysql", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if err := outbox.Migrate(t.Context(), db, outbox.MySQL); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
 // openDatabase opens a SQLite file with the outbox's tables.
 func openDatabase(t *testing.T, path string) *sql.DB {
 	t.Helper()

@@ -17,6 +17,7 @@ import (
 // development is what `amends dev` runs beside the coordinator.
 type development struct {
 	node
+	dataDir              string
 	kafkaAddr, redisAddr string
 }
 
@@ -31,7 +32,10 @@ interrupted. The Kafka and Redis are stand-ins for development: never keep data
 in them that matters. Without --data-dir everything is forgotten at the end.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for flag, addr := range map[string]string{"--listen": d.listen, "--kafka": d.kafkaAddr, "--redis": d.redisAddr} {
+			if err := d.check(); err != nil {
+				return err
+			}
+			for flag, addr := range map[string]string{"--kafka": d.kafkaAddr, "--redis": d.redisAddr} {
 				if err := checkListen(flag, addr, false); err != nil {
 					return err
 				}
@@ -45,9 +49,9 @@ in them that matters. Without --data-dir everything is forgotten at the end.`,
 	}
 	d.flags(cmd)
 	logs.flags(cmd)
-	cmd.Flags().StringVar(&d.dataDir, "data-dir", "", "directory that keeps the data (empty: forget it at the end)")
-	cmd.Flags().StringVar(&d.kafkaAddr, "kafka", "127.0.0.1:9460", "address of the in-process Kafka")
-	cmd.Flags().StringVar(&d.redisAddr, "redis", "127.0.0.1:6460", "address of the in-process Redis")
+	cmd.Flags().StringVar(&d.dataDir, "data-dir", "", "keep the data in this `directory` (empty: forget it at the end)")
+	cmd.Flags().StringVar(&d.kafkaAddr, "kafka", "127.0.0.1:9460", "serve the in-process Kafka on this `address`")
+	cmd.Flags().StringVar(&d.redisAddr, "redis", "127.0.0.1:6460", "serve the in-process Redis on this `address`")
 	return cmd
 }
 
@@ -62,8 +66,8 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
 	}
 	base := d.dataDir
 	local := d.node
-	local.dataDir = filepath.Join(base, "coordinator")
-	st, err := local.open(ctx, log) // first: it tells when another process has the directory
+	local.at = location{path: filepath.Join(base, "coordinator"), from: "--data-dir"}
+	st, err := local.at.openStore(ctx, log) // first: it tells when another process has the directory
 	if err != nil {
 		return err
 	}

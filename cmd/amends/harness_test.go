@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,14 +58,25 @@ type result struct {
 	stdout, stderr string
 }
 
+// environ is our environment, in which only the given variables name a database.
+func environ(extra ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AMENDS_MYSQL_DSN=") })
+	return append(env, extra...)
+}
+
 // amends runs the program to its end.
 func amends(t *testing.T, args ...string) result {
+	t.Helper()
+	return amendsIn(t, environ(), args...)
+}
+
+func amendsIn(t *testing.T, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -94,7 +106,13 @@ type process struct {
 // start starts a program that keeps running, and ends it after the test.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startIn(t, environ(), args...)
+}
+
+func startIn(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(binary, args...), lines: make(chan string, 1024)}
+	p.cmd.Env = env
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -12,13 +12,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/amends-dev/amends/deploy/servicestest"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/sdk"
 )
 
 const (
-	kills    = 50
-	lifetime = 700 * time.Millisecond // a process is killed at most this long after it was started
 	starters = 3
 	pause    = 10 * time.Millisecond  // between two starts of one starter
 	answer   = 400 * time.Millisecond // how long a starter waits for its acknowledgement
@@ -28,6 +27,12 @@ const (
 type acked struct {
 	mu   sync.Mutex
 	runs map[string]bool // gid: whether its charge is declined
+}
+
+func (a *acked) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.runs)
 }
 
 // startMany starts payments until ctx ends and notes the acknowledged ones.
@@ -55,14 +60,38 @@ func (a *acked) startMany(ctx context.Context, c *sdk.Client, who int) error {
 	}
 }
 
+// killing is how a coordinator is run and killed.
+type killing struct {
+	kills    int
+	lifetime time.Duration // a process is killed at most this long after it was started
+	working  bool          // every other one has acknowledged a start before that time begins
+	env      []string
+	args     []string // beside "serve" and where to listen
+}
+
 // TestKillLosesNothing kills a real coordinator with SIGKILL at random moments,
 // also while it recovers, under a client that starts sagas. Every start that
 // was acknowledged is found afterwards and ends as its input says, and its
 // effects stand once or not at all.
 func TestKillLosesNothing(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		k := killing{kills: 50, lifetime: 700 * time.Millisecond, env: environ(), args: []string{"--data-dir", t.TempDir()}}
+		k.run(t)
+	})
+	t.Run("mysql", func(t *testing.T) {
+		// Each process has to wait for the lease of the one before it.
+		k := killing{
+			kills: 10, lifetime: 2 * time.Second, working: true, env: environ("AMENDS_MYSQL_DSN=" + servicestest.MySQL(t)),
+			args: []string{"--lease-ttl", "1s"},
+		}
+		k.run(t)
+	})
+}
+
+func (k killing) run(t *testing.T) {
 	n := seed(t)
 	rnd := rand.New(rand.NewPCG(n, n))
-	dir, addr := t.TempDir(), freePort(t, rnd)
+	addr := freePort(t, rnd)
 	conn := connect(t, addr)
 	client := sdk.NewClient(conn, &sdk.ClientConfig{Logger: quiet()})
 	b := openBank(t, conn)
@@ -74,25 +103,28 @@ func TestKillLosesNothing(t *testing.T) {
 	for who := range starters {
 		g.Go(func() error { return a.startMany(ctx, client, who) })
 	}
-	args := []string{"serve", "--data-dir", dir, "--listen", addr, "--log-level", "warn"}
-	for range kills {
-		p := start(t, args...)
+	args := append([]string{"serve", "--listen", addr, "--log-level", "warn"}, k.args...)
+	for i := range k.kills {
+		p := startIn(t, k.env, args...)
+		if before := a.count(); k.working && i%2 == 1 {
+			eventually(t, "a start is acknowledged", func() bool { return a.count() > before })
+		}
 		select { // the moment is random: nothing is waited for
-		case <-time.After(time.Duration(rnd.Int64N(int64(lifetime)))):
+		case <-time.After(time.Duration(rnd.Int64N(int64(k.lifetime)))):
 		case <-ctx.Done():
 		}
 		p.kill()
 	}
-	start(t, args...).waitFor(t, `^amends: serving on `)
+	startIn(t, k.env, args...).waitFor(t, `^amends: serving on `)
 	stop()
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	checkEnds(t, client, b, a.runs)
+	checkEnds(t, client, b, a.runs, k.kills)
 	checkNothingOpen(t, conn, len(a.runs))
 }
 
-func checkEnds(t *testing.T, client *sdk.Client, b *bank, runs map[string]bool) {
+func checkEnds(t *testing.T, client *sdk.Client, b *bank, runs map[string]bool, kills int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // all of the backlog, raced on a busy machine
 	defer cancel()

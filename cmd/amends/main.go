@@ -1,10 +1,11 @@
 // Command amends runs and inspects coordinators of distributed transactions:
 //
 //	amends dev       everything in one process, for development
-//	amends serve     a coordinator on the embedded store
-//	amends relay     publishes the outbox of a SQLite database
+//	amends serve     a coordinator, on SQLite or MySQL
+//	amends relay     publishes the outbox of a SQLite or MySQL database
+//	amends migrate   brings their tables up to date
 //	amends tx        lists, shows and watches transactions
-//	amends version   says what this is
+//	amends version   prints the version
 //
 // It exits with 0 when all went well, 1 when something failed and 2 when it was
 // called wrongly.

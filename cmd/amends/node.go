@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -11,41 +10,50 @@ import (
 
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/store"
-	"github.com/amends-dev/amends/coordinator/store/sqlstore"
 )
 
-// node is a coordinator on the embedded store.
+// minLease is the shortest lease that a busy machine can be relied on to renew.
+const minLease = time.Second
+
+// node is a coordinator of this process.
 type node struct {
-	dataDir   string
+	at        location
 	listen    string
 	insecure  bool
 	maxLive   int
+	lease     time.Duration // 0: the coordinator's default
 	retention time.Duration
 	drain     time.Duration
 }
 
 func (n *node) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&n.listen, "listen", defaultAddr, "address of the gRPC services")
-	f.IntVar(&n.maxLive, "max-live", 0, "most unfinished transactions; over it starts are refused (0: 100,000)")
-	f.DurationVar(&n.retention, "retention", 0, "how long finished transactions are kept (0: 7 days; negative: for ever)")
-	f.DurationVar(&n.drain, "drain-timeout", 0, "how long calls under way may take at shutdown (0: 5s)")
+	f.StringVar(&n.listen, "listen", defaultAddr, "serve gRPC on this `address`")
+	f.IntVar(&n.maxLive, "max-live", 100_000, "most unfinished transactions; over it starts are refused")
+	f.DurationVar(&n.retention, "retention", 7*24*time.Hour, "how long finished transactions are kept (negative: for ever)")
+	f.DurationVar(&n.drain, "drain-timeout", 5*time.Second, "how long calls under way may take at shutdown")
 }
 
-// open opens the store, which one process at a time can have.
-func (n *node) open(ctx context.Context, log *slog.Logger) (store.Store, error) {
-	st, err := sqlstore.OpenSQLite(ctx, n.dataDir, &sqlstore.Config{Logger: log})
-	if err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
+// check finds mistakes in the flags.
+func (n *node) check() error {
+	switch {
+	case n.maxLive <= 0:
+		return usagef("--max-live is %d: give 1 or more", n.maxLive)
+	case n.retention == 0:
+		return usagef("--retention is 0: give a duration, or a negative one for ever")
+	case n.drain <= 0:
+		return usagef("--drain-timeout is %v: give a duration above 0", n.drain)
+	case n.lease != 0 && n.lease < minLease:
+		return usagef("--lease-ttl is %v: give %v or more", n.lease, minLease)
 	}
-	return st, nil
+	return checkListen("--listen", n.listen, n.insecure)
 }
 
 // serve drives and answers until ctx ends, then drains. ready is called once
 // requests are answered.
 func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, ready func(addr string) error) error {
 	c, err := coordinator.New(ctx, st, &coordinator.Config{
-		MaxLive: n.maxLive, Retention: n.retention, DrainTimeout: n.drain, Logger: log,
+		MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention, DrainTimeout: n.drain, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
+	"strconv"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
-	_ "modernc.org/sqlite" // the driver of --sqlite
 
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
@@ -19,9 +17,10 @@ import (
 
 // relaying is a relay of its own, beside the service that writes the outbox.
 type relaying struct {
-	sqlite, coordinator, redis string
-	kafka                      []string
-	createTopics               bool
+	at                 location
+	coordinator, redis string
+	kafka              []string
+	createTopics       bool
 }
 
 func newRelay() *cobra.Command {
@@ -29,14 +28,17 @@ func newRelay() *cobra.Command {
 	var logs logging
 	cmd := &cobra.Command{
 		Use:   "relay",
-		Short: "Publish the outbox of a SQLite database",
-		Long: `Publish the outbox of a SQLite database to Kafka until interrupted. Several relays
-of one database share its work; after a crash another takes over.
+		Short: "Publish the outbox of a service's database",
+		Long: `Publish the outbox in a service's database, SQLite or MySQL, to Kafka until
+interrupted. Several relays of one database share its work; after a crash the
+others take over. The outbox's tables are made and upgraded first.
 
 Sagas that were started with sdk.StartTx go to the coordinator. Without
---coordinator they stay in the outbox, and so do messages without --kafka.`,
-		Example: "  amends relay --sqlite orders.db --kafka 127.0.0.1:9460 --coordinator 127.0.0.1:7460",
-		Args:    noArgs,
+--coordinator they stay in the outbox, and so do messages without --kafka.
+` + aboutDSN,
+		Example: `  amends relay --sqlite orders.db --kafka 127.0.0.1:9460 --coordinator 127.0.0.1:7460
+  ` + mysqlEnv + `='orders:…@tcp(db:3306)/orders' amends relay --kafka kafka-1:9092,kafka-2:9092`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := r.check(); err != nil {
 				return err
@@ -49,36 +51,31 @@ Sagas that were started with sdk.StartTx go to the coordinator. Without
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&r.sqlite, "sqlite", "", "file of the database")
-	f.StringSliceVar(&r.kafka, "kafka", nil, "brokers, host:port")
-	f.StringVar(&r.coordinator, "coordinator", "", "address of the coordinator, for sdk.StartTx")
-	f.StringVar(&r.redis, "redis", "", "address of a Redis that saves duplicates (empty: none)")
+	r.at.flags(cmd, "sqlite", "SQLite database, as a `file`")
+	r.at.connsFlag(strconv.Itoa(relayConns))
+	f.StringSliceVar(&r.kafka, "kafka", nil, "`brokers` to publish to, host:port, separated by commas")
+	f.StringVar(&r.coordinator, "coordinator", "", "coordinator's `address`, for sdk.StartTx")
+	f.StringVar(&r.redis, "redis", "", "Redis's `address`; it makes duplicates after a crash rarer")
 	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
 	logs.flags(cmd)
 	return cmd
 }
 
 func (r *relaying) check() error {
-	if r.sqlite == "" {
-		return usagef("--sqlite is empty: name the file of the database")
-	}
 	if len(r.kafka) == 0 && r.coordinator == "" {
 		return usagef("neither --kafka nor --coordinator is given: there is nowhere to publish to")
 	}
-	return nil
+	return r.at.resolve()
 }
 
 func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
-	if _, err := os.Stat(r.sqlite); err != nil {
-		return fmt.Errorf("--sqlite: %w", err) // opening would make an empty one
-	}
-	db, err := sql.Open("sqlite", outbox.SQLiteDSN(r.sqlite))
+	db, dialect, err := r.at.openOutbox()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := outbox.Migrate(ctx, db, outbox.SQLite); err != nil {
-		return fmt.Errorf("--sqlite %s: %w", r.sqlite, err)
+	if err := r.at.migrateOutbox(ctx, db, dialect); err != nil {
+		return err
 	}
 	pub, done, err := r.publisher(log)
 	if err != nil {
@@ -93,8 +90,8 @@ func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err 
 			return fmt.Errorf("--redis %s: %w", r.redis, err)
 		}
 	}
-	relay := outbox.NewRelay(outbox.New(outbox.SQLite, &outbox.Config{Logger: log}), db, pub, cfg)
-	fmt.Fprintf(w, "amends: relaying %s\n", r.sqlite)
+	relay := outbox.NewRelay(outbox.New(dialect, &outbox.Config{Logger: log}), db, pub, cfg)
+	fmt.Fprintf(w, "amends: relaying %s\n", &r.at)
 	err = relay.Run(ctx)
 	s := relay.Stats()
 	fmt.Fprintf(w, "amends: relayed %d messages, dropped %d duplicates, %d dead letters, %d failed attempts\n",

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
+	"github.com/amends-dev/amends/deploy/servicestest"
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
 )
@@ -18,13 +20,22 @@ import (
 // TestRelay writes a message and the start of a saga in one local transaction;
 // the relay brings the one to Kafka and the other to the coordinator.
 func TestRelay(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "orders.db")
+		testRelay(t, openDatabase(t, file), outbox.SQLite, environ(), file, "--sqlite", file)
+	})
+	t.Run("mysql", func(t *testing.T) {
+		dsn := servicestest.MySQL(t)
+		testRelay(t, openMySQL(t, dsn), outbox.MySQL, environ("AMENDS_MYSQL_DSN="+dsn), place(t, dsn), "--max-conns", "2")
+	})
+}
+
+func testRelay(t *testing.T, db *sql.DB, d *outbox.Dialect, env []string, where string, args ...string) {
 	_, at := dev(t)
 	conn := connect(t, at.coordinator)
 	openBank(t, conn)
 
-	file := filepath.Join(t.TempDir(), "orders.db")
-	db := openDatabase(t, file)
-	box := outbox.New(outbox.SQLite, nil)
+	box := outbox.New(d, nil)
 	err := box.Tx(t.Context(), db, func(tx *sql.Tx) error {
 		if err := box.Write(t.Context(), tx, outbox.Message{Topic: "orders", Key: "a", Body: []byte("placed")}); err != nil {
 			return err
@@ -37,8 +48,9 @@ func TestRelay(t *testing.T) {
 	}
 
 	createTopic(t, at.kafka, "orders")
-	p := start(t, "relay", "--sqlite", file, "--kafka", at.kafka, "--coordinator", at.coordinator, "--redis", at.redis)
-	p.waitFor(t, `^amends: relaying `)
+	args = append([]string{"relay", "--kafka", at.kafka, "--coordinator", at.coordinator, "--redis", at.redis}, args...)
+	p := startIn(t, env, args...)
+	p.waitFor(t, `^amends: relaying `+regexp.QuoteMeta(where)+`$`)
 	eventually(t, "the outbox is empty", func() bool { return rows(t, db) == 0 })
 	if code := p.stop(t); code != 0 {
 		t.Errorf("exit code %d", code)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -28,7 +29,7 @@ func newRoot() *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newDev(), newServe(), newRelay(), newTx(), newVersion())
+	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newVersion())
 	return root
 }
 
@@ -47,7 +48,10 @@ func group(cmd *cobra.Command) *cobra.Command {
 
 // noArgs and oneGID are what commands take beside flags.
 func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
+	switch {
+	case len(args) > 0 && strings.Contains(args[0], "@"):
+		return usagef("unexpected argument (not shown: it may hold a password)")
+	case len(args) > 0:
 		return usagef("unexpected argument %q", args[0])
 	}
 	return nil

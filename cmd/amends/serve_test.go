@@ -69,7 +69,15 @@ func TestWrongUsage(t *testing.T) {
 		{"nonsense", `unknown command "nonsense" for "amends"`},
 		{"tx nonsense", `unknown command "nonsense" for "amends tx"`},
 		{"--nonsense", "unknown flag: --nonsense"},
-		{"serve", "--data-dir is empty"},
+		{"serve", "give --data-dir or --mysql, or set AMENDS_MYSQL_DSN"},
+		{"serve --data-dir=", "--data-dir is empty"},
+		{"serve --mysql=", "--mysql is empty"},
+		{"serve --data-dir x --mysql root:secret@/x", "--data-dir and --mysql exclude each other"},
+		{"serve --data-dir x --max-conns 4", "--max-conns is for --mysql"},
+		{"serve --mysql root:secret@/x --max-conns 1", "--max-conns is 1: give 2 or more"},
+		{"serve --data-dir x --max-live -1", "--max-live is -1"},
+		{"serve --data-dir x --lease-ttl 10ms", "--lease-ttl is 10ms: give 1s or more"},
+		{"serve root:secret@/x", "may hold a password"},
 		{"serve extra", `unexpected argument "extra"`},
 		{"serve --data-dir x --listen 0.0.0.0:7460", "no TLS and no login yet"},
 		{"serve --data-dir x --listen :7460", "not a loopback address"},
@@ -79,7 +87,11 @@ func TestWrongUsage(t *testing.T) {
 		{"serve --data-dir x --log-level loud", "want debug, info, warn or error"},
 		{"serve --data-dir x --retention soon", "invalid argument"},
 		{"dev --kafka 0.0.0.0:9460", "--kafka"},
-		{"relay", "--sqlite is empty"},
+		{"relay --kafka x:1", "give --sqlite or --mysql, or set AMENDS_MYSQL_DSN"},
+		{"relay --kafka x:1 --sqlite x --mysql root:secret@/x", "--sqlite and --mysql exclude each other"},
+		{"migrate", "give --data-dir or --mysql, or set AMENDS_MYSQL_DSN"},
+		{"migrate extra", `unexpected argument "extra"`},
+		{"migrate outbox", "give --sqlite or --mysql, or set AMENDS_MYSQL_DSN"},
 		{"relay --sqlite x.db", "nowhere to publish to"},
 		{"tx get", "want one argument"},
 		{"tx get a b", "want one argument"},
@@ -91,6 +103,9 @@ func TestWrongUsage(t *testing.T) {
 			if r.code != 2 || !strings.Contains(r.stderr, c.want) {
 				t.Errorf("exit code %d, said %q; want 2 and %q", r.code, r.stderr, c.want)
 			}
+			if strings.Contains(r.stderr, "secret") {
+				t.Errorf("shows the password: %q", r.stderr)
+			}
 			if !strings.HasPrefix(r.stderr, "amends: ") || !strings.Contains(r.stderr, "--help'") || r.stdout != "" {
 				t.Errorf("said %q and %q; want one error and where to find help", r.stderr, r.stdout)
 			}
@@ -99,7 +114,7 @@ func TestWrongUsage(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "help", "serve --help", "tx", "tx list --help"} {
+	for _, args := range []string{"", "--help", "help", "serve --help", "migrate outbox --help", "tx", "tx list --help"} {
 		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, "Usage:") {
 			t.Errorf("amends %s explains nothing: %q", args, out)
 		}
