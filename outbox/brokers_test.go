@@ -13,8 +13,9 @@ import (
 
 // testBroker is one Kafka broker: in process, or a real one.
 type testBroker struct {
-	addr    string
-	restart func() // stops it and starts it again, with its data; nil where others use it too
+	addr     string
+	restarts []func()                         // end it and start it again, with its data; none where others use it too
+	forget   func(t *testing.T, topic string) // all producers of partition 0; nil where it cannot be told to
 }
 
 // onKafka runs a test on each kind of broker. The real one is shared.
@@ -37,21 +38,24 @@ func (k *testBroker) createTopic(t testing.TB, name string, partitions int, sett
 		kafka.TopicConfig{Topic: name, NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: settings})
 }
 
-// onOwnKafka is onKafka with brokers that the test may restart. The real one is killed for it.
+// onOwnKafka is onKafka with brokers that the test may restart: the real one by SIGKILL and by SIGTERM.
 func onOwnKafka(t *testing.T, fn func(t *testing.T, k *testBroker)) {
 	t.Run("kfake", func(t *testing.T) {
 		cfg := outboxdev.KafkaConfig{Dir: t.TempDir()}
 		k := startBroker(t, cfg)
 		cfg.Addr = k.Addr()
-		fn(t, &testBroker{addr: k.Addr(), restart: func() {
+		fn(t, &testBroker{addr: k.Addr(), restarts: []func(){func() {
 			k.Close()
 			time.Sleep(100 * time.Millisecond) // an outage that clients can notice
 			k = startBroker(t, cfg)
-		}})
+		}}})
 	})
 	t.Run("kafka", func(t *testing.T) {
-		k := servicestest.StartKafka(t)
-		fn(t, &testBroker{addr: k.Addr, restart: func() { k.Kill(); k.Start() }})
+		k := servicestest.StartKafka(t, // the first two let a killed broker in again sooner
+			"broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=300", "producer.id.expiration.check.interval.ms=50")
+		fn(t, &testBroker{
+			addr: k.Addr, restarts: []func(){func() { k.Kill(); k.Start() }, func() { k.Stop(); k.Start() }}, forget: forgetting(k.Addr),
+		})
 	})
 }
 

@@ -52,7 +52,7 @@ func TestRelayStarvesTheOtherDestination(t *testing.T) {
 	if _, err := p.r.db.Exec(`UPDATE amends_outbox_0 SET topic = 'kafka' WHERE id = 1`); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(4 * time.Second); log.ids() == "" && time.Now().Before(end); {
 		if _, err := p.step(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestRelayStarvesTheOtherDestination(t *testing.T) {
 // A call keeps the turns of partitions that it is done with, while another of its partitions is down.
 func TestDoneLanesGiveTheirTurn(t *testing.T) {
 	c := startCluster(t, 3)
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 3 * time.Second}, c.ListenAddrs()...)
+	p := newPublisher(t, KafkaConfig{}, c.ListenAddrs()...)
 	h := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Partitions: []int32{1}, Err: kerr.NotEnoughReplicas, Count: -1})
 	defer h.Remove()
 	var down, up []Message
@@ -79,14 +79,19 @@ func TestDoneLanesGiveTheirTurn(t *testing.T) {
 	}
 	half := len(up) / 2
 	first := make(chan []error)
-	go func() { first <- p.Publish(context.Background(), append(append([]Message{}, up[:half]...), down...)) }()
-	time.Sleep(500 * time.Millisecond)
-	began := time.Now()
-	if errs := p.Publish(t.Context(), up[half:]); errs != nil {
-		t.Error(errors.Join(errs...))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { first <- p.Publish(ctx, append(append([]Message{}, up[:half]...), down...)) }()
+	for held := 0; held != 1; time.Sleep(time.Millisecond) { // until it has only the one turn that it waits with
+		held = 0
+		for part := range 3 {
+			held += len(p.partition("orders", part).turn)
+		}
 	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("healthy partitions waited %v for one that is down", took)
+	soon, tooLate := context.WithTimeout(t.Context(), 5*time.Second)
+	defer tooLate()
+	if errs := p.Publish(soon, up[half:]); errs != nil {
+		t.Error("healthy partitions wait for one that is down: ", errors.Join(errs...))
 	}
+	cancel()
 	<-first
 }

@@ -31,7 +31,8 @@ type KafkaConfig struct {
 	// RequestTimeout is how long one attempt may take before the same bytes are sent again; default 5 s.
 	RequestTimeout time.Duration
 	// DeliveryTimeout is how long a Publish goes on trying; default 15 s. It costs no duplicates: the next Publish
-	// that carries the same messages sends the same bytes.
+	// that carries the same messages (by ID) sends the same bytes to the same partition, also when the topic has got
+	// more partitions meanwhile. Brokers recognize them for producer.id.expiration.ms, a day by default.
 	DeliveryTimeout time.Duration
 	// ClientID names this client in the brokers' logs; default "amends".
 	ClientID string
@@ -135,9 +136,9 @@ func NewKafka(brokers []string, cfg *KafkaConfig) (*KafkaPublisher, error) {
 // Publish writes msgs and answers with one result per message, in their order; nil means that all are acknowledged.
 //
 // Messages of one key keep their order: when one fails, the later ones of its partition fail too, unsent. A message
-// that Kafka will never take (larger than its limit, an impossible topic name) fails with ErrPoison; any other error
-// may pass, and the caller should publish the same messages again. It gives up when ctx ends, at the latest after
-// KafkaConfig.DeliveryTimeout.
+// that Kafka will never take (larger than its limit, too old for the topic, an impossible topic name) fails with
+// ErrPoison; any other error may pass, and the caller should publish the same messages again. It gives up when ctx
+// ends, at the latest after KafkaConfig.DeliveryTimeout.
 func (p *KafkaPublisher) Publish(ctx context.Context, msgs []Message) []error {
 	if len(msgs) == 0 {
 		return nil
@@ -166,4 +167,24 @@ func (p *KafkaPublisher) partition(topic string, index int) *kafkaPartition {
 		p.parts[key] = part
 	}
 	return part
+}
+
+// unsure answers where the messages went of which nobody knows whether they arrived, by topic and ID.
+func (p *KafkaPublisher) unsure() map[[2]string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out map[[2]string]int
+	for _, part := range p.parts {
+		b := part.unsure.Load()
+		if b == nil {
+			continue
+		}
+		if out == nil {
+			out = make(map[[2]string]int, len(b.ids))
+		}
+		for _, id := range b.ids {
+			out[[2]string{part.topic, id}] = part.index
+		}
+	}
+	return out
 }

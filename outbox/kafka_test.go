@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,70 +39,6 @@ func series(topic string, from, n, keys int) []Message {
 		}
 	}
 	return msgs
-}
-
-// readLog reads all partitions of a topic to their ends.
-func readLog(t testing.TB, addr, topic string) [][]decoded {
-	t.Helper()
-	tr := &kafka.Transport{}
-	defer tr.CloseIdleConnections()
-	c := &kafka.Client{Addr: kafka.TCP(addr), Transport: tr, Timeout: 10 * time.Second}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	meta, err := c.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
-	if err != nil || meta.Topics[0].Error != nil {
-		t.Fatal(err, meta.Topics[0].Error)
-	}
-	out := make([][]decoded, len(meta.Topics[0].Partitions))
-	for part := range out {
-		for next := int64(0); ; {
-			res, err := c.Fetch(ctx, &kafka.FetchRequest{
-				Topic: topic, Partition: part, Offset: next, MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 10 * time.Millisecond,
-			})
-			if err = errors.Join(err); err != nil || res.Error != nil {
-				t.Fatal(err, res)
-			}
-			for {
-				rec, err := res.Records.ReadRecord()
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				d := decoded{offset: rec.Offset, headers: map[string]string{}}
-				d.key, _ = kafka.ReadAll(rec.Key)
-				d.value, _ = kafka.ReadAll(rec.Value)
-				for _, h := range rec.Headers {
-					d.headers[h.Key] = string(h.Value)
-				}
-				if rec.Offset >= next {
-					out[part] = append(out[part], d)
-					next = rec.Offset + 1
-				}
-			}
-			if next >= res.HighWatermark {
-				break
-			}
-		}
-	}
-	return out
-}
-
-// checkSeries wants series(…, 0, n, keys) in the log: each message once, each key in order and in one partition.
-func checkSeries(t testing.TB, addr, topic string, n, keys int) {
-	t.Helper()
-	next := map[string]int{}
-	total := 0
-	for part, records := range readLog(t, addr, topic) {
-		for _, r := range records {
-			total++
-			if want := fmt.Sprint(next[string(r.key)]); string(r.value) != want {
-				t.Fatalf("%s/%d offset %d: key %s has %s, want %s", topic, part, r.offset, r.key, r.value, want)
-			}
-			next[string(r.key)]++
-		}
-	}
-	if total != n {
-		t.Fatalf("%d messages in the log, want %d", total, n)
-	}
 }
 
 // publishAllOf publishes as a relay does: what failed again, until all is acknowledged.
@@ -233,6 +167,29 @@ func testTooLargeIsPoison(t *testing.T, k *testBroker) {
 	checkSeries(t, k.addr, topic, 200, 1)
 }
 
+// TestRefusedTimestamps: what is too old for a topic will always be; what is too young may be right, and a clock wrong.
+func TestRefusedTimestamps(t *testing.T) {
+	k := &testBroker{addr: servicestest.Kafka(t)[0]}
+	topic := k.topic(t, 1, kafka.ConfigEntry{ConfigName: "message.timestamp.before.max.ms", ConfigValue: "600000"},
+		kafka.ConfigEntry{ConfigName: "message.timestamp.after.max.ms", ConfigValue: "600000"})
+	p := newPublisher(t, KafkaConfig{}, k.addr)
+	for _, tc := range []struct {
+		off    time.Duration
+		poison bool
+	}{{-2 * time.Hour, true}, {-30 * time.Minute, false}, {30 * time.Minute, false}, {24 * time.Hour, false}} {
+		msgs := one(topic, "abc")
+		msgs[0].CreatedAt, msgs[1].CreatedAt = time.Now(), time.Now().Add(tc.off)
+		errs := p.Publish(t.Context(), msgs)
+		if len(errs) != 3 || errs[0] != nil || !errors.Is(errs[2], ErrHeld) || errors.Is(errs[1], ErrPoison) != tc.poison ||
+			!errors.Is(errs[1], kafka.InvalidTimestamp) || !strings.Contains(errs[1].Error(), ".after.max.ms") {
+			t.Errorf("off by %v: %v", tc.off, errs)
+		}
+	}
+	if got := letters(t, k, topic); got != "aaaa" {
+		t.Errorf("log %q", got)
+	}
+}
+
 func TestUnreachableBroker(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -268,168 +225,6 @@ func TestWrongKafkaConfig(t *testing.T) {
 	}
 	if _, err := NewKafka(nil, nil); err == nil {
 		t.Error("NewKafka took no brokers")
-	}
-}
-
-// faultyNet dials connections whose answers can be lost: the broker does its work, the client never hears of it.
-type faultyNet struct {
-	lose atomic.Int64 // produce requests whose answers are still to be lost
-	lost atomic.Int64
-}
-
-func (f *faultyNet) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	return &faultyConn{Conn: c, net: f}, nil
-}
-
-type faultyConn struct {
-	net.Conn
-	net  *faultyNet
-	size int
-	head []byte
-	doom bool
-}
-
-// Write watches for the head of a request: size, then the API key, of which 0 is Produce.
-func (c *faultyConn) Write(b []byte) (int, error) {
-	for rest := b; len(rest) > 0; {
-		if len(c.head) < 6 {
-			n := min(6-len(c.head), len(rest))
-			c.head = append(c.head, rest[:n]...)
-			if rest = rest[n:]; len(c.head) < 6 {
-				break
-			}
-			c.size = (int(c.head[0])<<24 | int(c.head[1])<<16 | int(c.head[2])<<8 | int(c.head[3])) - 2
-			if c.head[4] == 0 && c.head[5] == 0 && c.net.lose.Add(-1) >= 0 {
-				c.doom = true
-			}
-		}
-		n := min(c.size, len(rest))
-		c.size -= n
-		if rest = rest[n:]; c.size == 0 {
-			c.head = c.head[:0]
-		}
-	}
-	return c.Conn.Write(b)
-}
-
-func (c *faultyConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if c.doom && err == nil {
-		c.net.lost.Add(1)
-		c.Conn.Close()
-		return 0, io.ErrUnexpectedEOF
-	}
-	return n, err
-}
-
-func TestLostAnswersMakeNoDuplicates(t *testing.T) { onKafka(t, testLostAnswersMakeNoDuplicates) }
-
-func testLostAnswersMakeNoDuplicates(t *testing.T, k *testBroker) {
-	topic := k.topic(t, 3)
-	p := newPublisher(t, KafkaConfig{BatchBytes: 3000}, k.addr)
-	var faults faultyNet
-	p.transport.Dial = faults.dial
-	for round := range 10 {
-		faults.lose.Store(int64(round % 4))
-		if errs := p.Publish(t.Context(), series(topic, round*100, 100, 7)); errs != nil {
-			t.Fatal(errors.Join(errs...))
-		}
-	}
-	if faults.lost.Load() < 10 {
-		t.Fatalf("only %d answers were lost", faults.lost.Load())
-	}
-	checkSeries(t, k.addr, topic, 1000, 7)
-}
-
-func TestUnknownFateIsResolvedByTheNextCall(t *testing.T) {
-	onKafka(t, testUnknownFateIsResolvedByTheNextCall)
-}
-
-func testUnknownFateIsResolvedByTheNextCall(t *testing.T, k *testBroker) {
-	topic := k.topic(t, 2)
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond, BatchBytes: 2000}, k.addr)
-	var faults faultyNet
-	p.transport.Dial = faults.dial
-	msgs := series(topic, 0, 60, 5)
-	faults.lose.Store(1 << 30)
-	errs := p.Publish(t.Context(), msgs[:40])
-	if len(errs) != 40 || errs[0] == nil || faults.lost.Load() < 2 {
-		t.Fatalf("results %v, %d answers lost", errs, faults.lost.Load())
-	}
-	faults.lose.Store(0)
-	p.cfg.BatchBytes = 1 << 20 // batches made now would begin and end elsewhere
-	publishAllOf(t, p, msgs)
-	checkSeries(t, k.addr, topic, 60, 5)
-}
-
-func TestGivenUpBatchIsFenced(t *testing.T) { onKafka(t, testGivenUpBatchIsFenced) }
-
-func testGivenUpBatchIsFenced(t *testing.T, k *testBroker) {
-	topic := k.topic(t, 1)
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.addr)
-	var faults faultyNet
-	p.transport.Dial = faults.dial
-	faults.lose.Store(1 << 30)
-	if errs := p.Publish(t.Context(), []Message{{ID: "a", Topic: topic, Body: []byte("a")}}); errs == nil {
-		t.Fatal("acknowledged without an answer")
-	}
-	faults.lose.Store(0)
-	before := p.producer.current
-	publishAllOf(t, p, []Message{{ID: "b", Topic: topic, Body: []byte("b")}})
-	if after := p.producer.current; after.id != before.id || after.epoch != before.epoch+1 {
-		t.Errorf("producer %v became %v, want the next epoch", before, after)
-	}
-	var got []string
-	for _, r := range readLog(t, k.addr, topic)[0] {
-		got = append(got, string(r.value))
-	}
-	if strings.Join(got, "") != "ab" {
-		t.Errorf("log is %q, want a and b", got)
-	}
-}
-
-func TestBrokerRestarts(t *testing.T) {
-	onOwnKafka(t, func(t *testing.T, k *testBroker) {
-		topic := k.topic(t, 3)
-		p := newPublisher(t, KafkaConfig{}, k.addr)
-		publishAllOf(t, p, series(topic, 0, 300, 7))
-		var restart sync.WaitGroup
-		restart.Go(k.restart)
-		for from := 300; from < 900; from += 100 { // before, meanwhile and after
-			publishAllOf(t, p, series(topic, from, 100, 7))
-		}
-		restart.Wait()
-		publishAllOf(t, p, series(topic, 900, 300, 7))
-		checkSeries(t, k.addr, topic, 1200, 7)
-	})
-}
-
-// TestBrokerForgetsEverything restarts one without its data: it knows neither
-// topics nor producers any more.
-func TestBrokerForgetsEverything(t *testing.T) {
-	cfg := outboxdev.KafkaConfig{Topics: map[string]int{"orders": 3}}
-	k := startBroker(t, cfg)
-	cfg.Addr = k.Addr()
-	p := newPublisher(t, KafkaConfig{}, k.Addr())
-	for range 3 {
-		publishAllOf(t, p, series("orders", 0, 300, 7))
-		checkSeries(t, k.Addr(), "orders", 300, 7)
-		k.Close()
-		k = startBroker(t, cfg)
-	}
-}
-
-func deleteTopic(t testing.TB, addr, topic string) {
-	t.Helper()
-	tr := &kafka.Transport{}
-	defer tr.CloseIdleConnections()
-	c := &kafka.Client{Addr: kafka.TCP(addr), Transport: tr, Timeout: 10 * time.Second}
-	if _, err := c.DeleteTopics(context.Background(), &kafka.DeleteTopicsRequest{Topics: []string{topic}}); err != nil {
-		t.Logf("topic %q stays: %v", topic, err)
 	}
 }
 

@@ -29,6 +29,7 @@ type kafkaLane struct {
 	todo  []int // the messages not acknowledged yet, in order, as indexes into the call's
 	limit int   // most messages of a batch; halved when the broker finds a batch too large
 	held  bool  // part's turn is ours
+	own   bool  // what is pending there was made by this call
 	done  bool
 	last  error // of the latest attempt
 	retry backoff
@@ -50,6 +51,7 @@ func (c *kafkaCall) route(ctx context.Context) {
 	}
 	var err error
 	c.topics, err = c.p.topics(ctx, names)
+	stay := stickiness{sent: c.p.unsure(), keys: map[[2]string]int{}}
 	byPart := map[topicPartition]*kafkaLane{}
 	for i := range c.msgs {
 		if c.results[i] != nil {
@@ -60,7 +62,7 @@ func (c *kafkaCall) route(ctx context.Context) {
 			c.results[i] = fmt.Errorf("outbox: kafka: message %q: %w", c.msgs[i].ID, e)
 			continue
 		}
-		tp := topicPartition{c.msgs[i].Topic, partitionOf(&c.msgs[i], t.partitions)}
+		tp := topicPartition{c.msgs[i].Topic, stay.partitionOf(&c.msgs[i], t.partitions)}
 		lane := byPart[tp]
 		if lane == nil {
 			lane = &kafkaLane{part: c.p.partition(tp.topic, tp.index), limit: len(c.msgs)}
@@ -69,6 +71,27 @@ func (c *kafkaCall) route(ctx context.Context) {
 		}
 		lane.todo = append(lane.todo, i)
 	}
+}
+
+// stickiness sends a message of unknown fate, and with it what else the call has of its key, where it went before: when
+// the topic got more partitions meanwhile, it would go elsewhere, and be in the log twice.
+type stickiness struct {
+	sent map[[2]string]int // by topic and ID
+	keys map[[2]string]int // by topic and key
+}
+
+func (s *stickiness) partitionOf(m *Message, partitions []int) int {
+	if len(s.sent) == 0 {
+		return partitionOf(m, partitions)
+	}
+	key := [2]string{m.Topic, cmp.Or(m.Key, m.ID)}
+	if at, ok := s.sent[[2]string{m.Topic, m.ID}]; ok && at < len(partitions) { // a topic made anew may have fewer
+		s.keys[key] = at
+	}
+	if at, ok := s.keys[key]; ok {
+		return at
+	}
+	return partitionOf(m, partitions)
 }
 
 // partitionOf chooses as Java's default partitioner does, by murmur2 of the key. A message without a key is spread by
@@ -158,6 +181,9 @@ func (c *kafkaCall) fail(lane *kafkaLane, err error) {
 		return
 	}
 	defer lane.end()
+	if lane.held {
+		lane.part.unsure.Store(lane.part.pending)
+	}
 	if lane.last != nil && !errors.Is(err, lane.last) {
 		err = fmt.Errorf("%w: %w", err, lane.last)
 	}

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -35,50 +34,6 @@ func TestLeadersChange(t *testing.T) {
 		publishAllOf(t, p, series("orders", round*200, 200, 17))
 	}
 	checkSeries(t, c.ListenAddrs()[0], "orders", 1600, 17)
-}
-
-func TestPartitionCountChanges(t *testing.T) { onKafka(t, testPartitionCountChanges) }
-
-func testPartitionCountChanges(t *testing.T, k *testBroker) {
-	topic := k.topic(t, 2)
-	p := newPublisher(t, KafkaConfig{}, k.addr)
-	publishAllOf(t, p, series(topic, 0, 200, 17))
-	tr := &kafka.Transport{}
-	defer tr.CloseIdleConnections()
-	client := &kafka.Client{Addr: kafka.TCP(k.addr), Transport: tr, Timeout: 5 * time.Second}
-	res, err := client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{
-		Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: 5}},
-	})
-	if err != nil || res.Errors[topic] != nil {
-		t.Fatal(err, res)
-	}
-	p.refresh() // or after some seconds, by itself
-	publishAllOf(t, p, series(topic, 200, 200, 17))
-	log := readLog(t, k.addr, topic)
-	indexes := []int{0, 1, 2, 3, 4}
-	last := map[string]int{}
-	total := 0
-	for part, records := range log {
-		seen := map[string]int{}
-		for _, r := range records {
-			total++
-			var n int
-			if _, err := fmt.Sscan(string(r.value), &n); err != nil {
-				t.Fatal(err)
-			}
-			if before, ok := seen[string(r.key)]; ok && n <= before {
-				t.Errorf("%s: %d after %d", r.key, n, before)
-			}
-			seen[string(r.key)] = n
-			last[string(r.key)] = max(last[string(r.key)], n)
-			if n > 200/17 && part != partitionOf(&Message{Key: string(r.key)}, indexes) {
-				t.Errorf("%s of the second half is in partition %d", r.key, part)
-			}
-		}
-	}
-	if total != 400 || len(last) != 17 {
-		t.Errorf("%d messages of %d keys", total, len(last))
-	}
 }
 
 // TestBrokerErrors has brokers refuse produce requests, before or after they did the work.

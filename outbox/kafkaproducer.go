@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -97,6 +98,8 @@ type kafkaPartition struct {
 	session kafkaSession
 	next    int32       // sequence number of the next batch in this session
 	pending *kafkaBatch // sent or about to be, not answered: the only bytes that may use its sequence numbers
+
+	unsure atomic.Pointer[kafkaBatch] // pending after its call gave up, for those without the turn
 }
 
 // begin makes b the pending batch, as the next one of session s.
@@ -111,5 +114,11 @@ func (k *kafkaPartition) begin(b *kafkaBatch, s kafkaSession) {
 // acked ends the pending batch: its sequence numbers are used up.
 func (k *kafkaPartition) acked() {
 	k.next = int32((uint32(k.next) + uint32(len(k.pending.ids))) & math.MaxInt32) // wraps to 0, as in Java
+	k.settled()
+}
+
+// settled ends the pending batch: its fate is known, or does not count any more.
+func (k *kafkaPartition) settled() {
 	k.pending = nil
+	k.unsure.Store(nil)
 }

@@ -58,13 +58,13 @@ func (c *kafkaCall) round(ctx context.Context, lanes []*kafkaLane) {
 // this call carries all of its messages; otherwise it is given up, and a new epoch keeps it from arriving late.
 func (c *kafkaCall) prepare(ctx context.Context, lane *kafkaLane, session kafkaSession) error {
 	part := lane.part
-	if part.pending != nil && !c.carries(lane, part.pending) {
+	if part.pending != nil && !lane.own && !c.carries(lane, part.pending) {
 		var err error
 		session, err = c.p.producer.bump(ctx, part.pending.session, "a batch of unknown fate was given up")
 		if err != nil {
 			return err
 		}
-		part.pending = nil
+		part.settled()
 	}
 	if part.pending != nil {
 		return nil
@@ -83,6 +83,7 @@ func (c *kafkaCall) prepare(ctx context.Context, lane *kafkaLane, session kafkaS
 		return err
 	}
 	part.begin(b, session)
+	lane.own = true
 	return nil
 }
 
@@ -206,11 +207,15 @@ func (c *kafkaCall) acked(lane *kafkaLane) {
 	}
 }
 
+// clockDoubt is how far clocks may be apart. A message whose time the broker refuses is poison when it is older: it will
+// never be younger. Otherwise it is tried again, until the time has come or a clock was set right.
+const clockDoubt = time.Hour
+
 // refused is for a batch that the broker will not take as it is: it looks for the message that is to blame by halving,
 // and declares it poison. Nothing of the batch was written, so its sequence numbers are free.
 func (c *kafkaCall) refused(lane *kafkaLane, err error) {
 	b := lane.part.pending
-	lane.part.pending = nil
+	lane.part.settled()
 	if len(b.ids) > 1 {
 		lane.limit = len(b.ids) / 2
 		return
@@ -223,6 +228,14 @@ func (c *kafkaCall) refused(lane *kafkaLane, err error) {
 	if errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge) {
 		err = fmt.Errorf("its record of %d bytes is over the broker's limit for topic %q: raise max.message.bytes there, "+
 			"or send a reference instead of the body: %w", len(b.data), lane.part.topic, err)
+	}
+	if at := time.UnixMilli(recordTime(&c.msgs[lane.todo[0]])); errors.Is(err, kafka.InvalidTimestamp) {
+		err = fmt.Errorf("its time %v is outside of message.timestamp.before.max.ms and .after.max.ms of topic %q, by the "+
+			"broker's clock: %w", at.UTC(), lane.part.topic, err)
+		if time.Since(at) < clockDoubt {
+			c.fail(lane, err)
+			return
+		}
 	}
 	c.fail(lane, Poison(err))
 }

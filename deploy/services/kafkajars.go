@@ -95,26 +95,34 @@ func kafkaJars() (string, error) {
 	return dir, nil
 }
 
-// InstallKafka fetches the jars of Apache Kafka from Maven Central, once for
-// all work trees, and calls say before it does. The error is a MissingError
-// when Java or Maven are not there.
+// InstallKafka fetches the jars of Apache Kafka from Maven Central and has Java
+// keep its classes ready, once for all work trees, and calls say before it does.
+// The error is a MissingError when Java or Maven are not there.
 func InstallKafka(ctx context.Context, say func(format string, args ...any)) error {
 	if _, err := findJava(ctx); err != nil {
 		return err
 	}
-	if _, err := kafkaJars(); err == nil {
-		return nil
+	if _, err := kafkaJars(); err != nil {
+		mvn, err := findMaven()
+		if err != nil {
+			return err
+		}
+		dir, err := kafkaCache()
+		if err != nil {
+			return err
+		}
+		say("fetching Apache Kafka %s from Maven Central into %s (once)", KafkaVersion, dir)
+		if err := fetchJars(ctx, mvn, dir); err != nil {
+			return err
+		}
 	}
-	mvn, err := findMaven()
-	if err != nil {
-		return err
+	if classArgs() == nil {
+		say("having Java keep Kafka's classes ready, so that it starts faster (once)")
+		if err := recordClasses(ctx); err != nil {
+			say("it will start slower: %v", err) // and works
+		}
 	}
-	dir, err := kafkaCache()
-	if err != nil {
-		return err
-	}
-	say("fetching Apache Kafka %s from Maven Central into %s (once)", KafkaVersion, dir)
-	return fetchJars(ctx, mvn, dir)
+	return nil
 }
 
 // fetchJars fills dir, which is there only when it is complete.

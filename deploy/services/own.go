@@ -59,6 +59,18 @@ func Disown(root string, p *Process) error {
 	return err
 }
 
+// Forget leaves the data of a server of Own's, which has ended, to people: Sweep
+// will not remove it.
+func Forget(root string, p *Process) error {
+	if p.Alive() {
+		return fmt.Errorf("services: %s: process %d runs: stop it first", p.Service, p.PID)
+	}
+	if err := os.Remove(ownFile(root, p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("services: %w", err)
+	}
+	return nil
+}
+
 // Sweep ends and removes the servers of tests that have ended without doing so:
 // killed, timed out, panicked. It answers with their number.
 func Sweep(root string) (int, error) {

@@ -173,6 +173,37 @@ func TestSweepEndsWhatAKilledTestLeft(t *testing.T) {
 	}
 }
 
+// TestForgottenIsNotSwept keeps the data of a server for people.
+func TestForgottenIsNotSwept(t *testing.T) {
+	root := worktree(t)
+	owner, s := sleeper(t), sleeper(t)
+	dir, err := newDir(Redis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s.Dir = dir
+	text, err := json.Marshal(owned{Process: s, Owner: owner.PID, Born: owner.Born})
+	if err == nil {
+		err = errors.Join(os.MkdirAll(ownFolder(root), 0o700), os.WriteFile(ownFile(root, s), text, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Forget(root, s); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("forgot a server that runs: %v", err)
+	}
+	if err := errors.Join(s.Kill(), Forget(root, s), owner.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Sweep(root); n != 0 || err != nil {
+		t.Errorf("swept %d, %v", n, err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("its data is gone: %v", err)
+	}
+}
+
 func TestRemoveDeletesOnlyItsOwn(t *testing.T) {
 	if err := (&Process{Dir: t.TempDir()}).Remove(); err == nil || !strings.Contains(err.Error(), "not made here") {
 		t.Errorf("removed a folder that was not made here: %v", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/amends-dev/amends/deploy/services"
@@ -47,7 +48,36 @@ func StartKafka(t testing.TB, props ...string) *Server {
 	return start(t, services.Kafka, p, err)
 }
 
+// StartKafkaCluster runs n brokers of one cluster; props are as StartKafka's.
+// Each is a controller too, so the cluster works while more than half of them
+// run. Topics that are to outlive a broker need replicas: see CreateTopic.
+func StartKafkaCluster(t testing.TB, n int, props ...string) []*Server {
+	t.Helper()
+	ps, err := services.NewKafkaCluster(t.Context(), n, props...)
+	prepared(t, services.Kafka, err)
+	brokers := make([]*Server, n)
+	var all sync.WaitGroup // none answers before the others run
+	for i, p := range ps {
+		brokers[i] = newServer(t, p)
+		all.Go(brokers[i].Start)
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return brokers
+}
+
 func start(t testing.TB, name services.Service, p *services.Process, err error) *Server {
+	t.Helper()
+	prepared(t, name, err)
+	s := newServer(t, p)
+	s.Start()
+	return s
+}
+
+// prepared ends the test when a server could not be prepared.
+func prepared(t testing.TB, name services.Service, err error) {
 	t.Helper()
 	var none *services.MissingError
 	if errors.As(err, &none) {
@@ -56,13 +86,16 @@ func start(t testing.TB, name services.Service, p *services.Process, err error) 
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func newServer(t testing.TB, p *services.Process) *Server {
+	t.Helper()
 	root, err := services.Root(".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &Server{Addr: p.Addr, t: t, p: p, root: root}
 	t.Cleanup(s.remove)
-	s.Start()
 	return s
 }
 

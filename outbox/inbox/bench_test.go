@@ -25,13 +25,16 @@ var silent = slog.New(slog.DiscardHandler)
 // bench is a broker, a database and a publisher; and a Redis where it is asked for.
 type bench struct {
 	brokers []string
-	restart func() // the broker, with its data; nil where others use it too
 	redis   func(t *testing.T) (addr string, stop func())
 	db      *sql.DB
+	dsn     string // of MySQL
 	d       *outbox.Dialect
 	group   string
 	pub     *outbox.KafkaPublisher
 }
+
+// quickFencing lets a killed broker in again sooner, and its partitions go to others sooner.
+var quickFencing = []string{"broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=300"}
 
 // onBenches runs a test on what runs in a process, and on the real servers.
 func onBenches(t *testing.T, fn func(t *testing.T, b *bench)) {
@@ -56,40 +59,32 @@ func inProcess(t *testing.T) *bench {
 	return b
 }
 
-// onOwnBenches is onBenches with brokers that the test may restart.
-func onOwnBenches(t *testing.T, fn func(t *testing.T, b *bench)) {
-	t.Run("embedded", func(t *testing.T) {
-		cfg := outboxdev.KafkaConfig{Dir: t.TempDir(), Logger: silent}
-		k, err := outboxdev.StartKafka(&cfg)
-		if err != nil {
+// restartable is inProcess with a broker that the test may restart, with its data.
+func restartable(t *testing.T) (b *bench, restart func()) {
+	t.Helper()
+	cfg := outboxdev.KafkaConfig{Dir: t.TempDir(), Logger: silent}
+	k, err := outboxdev.StartKafka(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	cfg.Addr = k.Addr()
+	b = embedded(t)
+	b.connect(t, k.Addr())
+	return b, func() {
+		k.Close()
+		if k, err = outboxdev.StartKafka(&cfg); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { k.Close() })
-		b := embedded(t)
-		b.restart = func() {
-			k.Close()
-			cfg.Addr = k.Addr()
-			if k, err = outboxdev.StartKafka(&cfg); err != nil {
-				t.Fatal(err)
-			}
-		}
-		b.connect(t, k.Addr())
-		fn(t, b)
-	})
-	t.Run("servers", func(t *testing.T) {
-		b := servers(t)
-		k := servicestest.StartKafka(t)
-		b.restart = func() { k.Kill(); k.Start() }
-		b.connect(t, k.Addr)
-		fn(t, b)
-	})
+	}
 }
+
+const handledSQLite = `CREATE TABLE handled (seq INTEGER PRIMARY KEY, id TEXT, msg_key TEXT, body TEXT)`
 
 func embedded(t *testing.T) *bench {
 	return &bench{
-		db: openDB(t, "sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "db")), outbox.SQLite,
-			`CREATE TABLE handled (seq INTEGER PRIMARY KEY, id TEXT, msg_key TEXT, body TEXT)`),
-		d: outbox.SQLite,
+		db: openDB(t, "sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "db")), outbox.SQLite, handledSQLite),
+		d:  outbox.SQLite,
 		redis: func(t *testing.T) (string, func()) {
 			r, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Logger: silent})
 			if err != nil {
@@ -102,8 +97,10 @@ func embedded(t *testing.T) *bench {
 }
 
 func servers(t *testing.T) *bench {
+	dsn := servicestest.MySQL(t)
 	return &bench{
-		db: openDB(t, "mysql", servicestest.MySQL(t), outbox.MySQL,
+		dsn: dsn,
+		db: openDB(t, "mysql", dsn, outbox.MySQL,
 			`CREATE TABLE handled (seq BIGINT AUTO_INCREMENT PRIMARY KEY, id TEXT, msg_key TEXT, body TEXT)`),
 		d: outbox.MySQL,
 		redis: func(t *testing.T) (string, func()) {
@@ -168,9 +165,16 @@ func insertHandled(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
 	return err
 }
 
-// publish writes n messages over some keys; the body is the number within the key.
+// publish writes numbered messages.
 func (b *bench) publish(t testing.TB, topic string, from, n, keys int) {
 	t.Helper()
+	if err := errors.Join(b.pub.Publish(t.Context(), numbered(topic, from, n, keys))...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numbered makes n messages over some keys; the body is the number within the key.
+func numbered(topic string, from, n, keys int) []outbox.Message {
 	msgs := make([]outbox.Message, n)
 	for i := range msgs {
 		at := from + i
@@ -178,15 +182,16 @@ func (b *bench) publish(t testing.TB, topic string, from, n, keys int) {
 			ID: fmt.Sprintf("id-%d", at), Topic: topic, Key: fmt.Sprintf("key-%d", at%keys), Body: fmt.Append(nil, at/keys),
 		}
 	}
-	if err := errors.Join(b.pub.Publish(t.Context(), msgs)...); err != nil {
-		t.Fatal(err)
-	}
+	return msgs
 }
 
 func (b *bench) consumer(t testing.TB, cfg ConsumerConfig, h Handler, topics ...string) *Consumer {
 	t.Helper()
 	cfg.Logger = silent
-	cfg.SessionTimeout, cfg.Heartbeat = 6*time.Second, 50*time.Millisecond // brokers take no less by default
+	if cfg.SessionTimeout == 0 {
+		cfg.SessionTimeout = 6 * time.Second // brokers take no less by default
+	}
+	cfg.Heartbeat = 50 * time.Millisecond
 	if cfg.Backoff == 0 {
 		cfg.Backoff = 5 * time.Millisecond
 	}

@@ -53,7 +53,8 @@ type ConsumerConfig struct {
 	CreateTopics bool
 	// Done, if not nil, saves transactions for duplicates.
 	Done DoneCache
-	// SessionTimeout is after how long the brokers give a silent consumer's partitions to others; default 10 s.
+	// SessionTimeout is after how long the brokers give a silent consumer's partitions to others; default 10 s. They
+	// take no less than 6 s, unless they are told to.
 	// Heartbeat is the pause between its signs of life, and so about how long a rebalance takes; default a tenth.
 	SessionTimeout, Heartbeat time.Duration
 	// CommitInterval is how often offsets are committed; default 100 ms.
@@ -193,7 +194,8 @@ func (c *Consumer) Stats() ConsumerStats {
 }
 
 // Run consumes until ctx ends; then it stops fetching, lets the running handlers finish, commits, leaves the group and
-// returns nil. Trouble with brokers or the database is retried for as long as it takes. Call it once at a time.
+// returns nil. Trouble with brokers or the database is retried for as long as it takes; only a SessionTimeout that the
+// brokers refuse is an error. Call it once at a time.
 func (c *Consumer) Run(ctx context.Context) error {
 	defer c.transport.CloseIdleConnections()
 	if !c.awaitTopics(ctx) {
@@ -215,6 +217,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 			gen.Start(func(ended context.Context) { c.generation(ctx, ended, gen) })
 		case ctx.Err() != nil:
 			return group.Close() // waits for the generation
+		case errors.Is(err, kafka.InvalidSessionTimeout):
+			return errors.Join(fmt.Errorf("inbox: consumer group %q: ConsumerConfig.SessionTimeout %v is refused: use one within the "+
+				"brokers' group.min.session.timeout.ms (usually 6 s) and group.max.session.timeout.ms (30 min): %w",
+				c.group, c.cfg.SessionTimeout, err), group.Close())
 		default:
 			c.cfg.Logger.Warn("Kafka: joining the consumer group again", "group", c.group, "error", err)
 		}

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 
 	"github.com/amends-dev/amends/outbox"
 )
@@ -255,70 +253,6 @@ func TestNothingBeginsAfterTheGeneration(t *testing.T) {
 	}
 }
 
-func TestForeignMessagesAndControlRecords(t *testing.T) {
-	onBenches(t, testForeignMessagesAndControlRecords)
-}
-
-func testForeignMessagesAndControlRecords(t *testing.T, b *bench) {
-	topic := b.topic(t, 1)
-	w := &kafka.Writer{
-		Addr: kafka.TCP(b.brokers[0]), Topic: topic, BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll,
-		Transport: &kafka.Transport{},
-	}
-	defer w.Close()
-	for range 2 {
-		if err := w.WriteMessages(t.Context(), kafka.Message{Key: []byte("k"), Value: []byte("v")}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ids := make(chan string, 10)
-	c := b.consumer(t, ConsumerConfig{}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
-		ids <- m.ID
-		return nil
-	}, topic)
-	start(t, c)
-	for _, want := range []string{topic + "/0/0", topic + "/0/1"} {
-		if got := <-ids; got != want {
-			t.Errorf("id %q, want %q", got, want)
-		}
-	}
-
-	// What a fetch of transactional data holds: records, a commit marker, and nothing else.
-	data := func(offset int64, values ...string) protocol.RecordReader {
-		var recs []protocol.Record
-		for i, v := range values {
-			recs = append(recs, protocol.Record{Offset: offset + int64(i), Value: protocol.NewBytes([]byte(v))})
-		}
-		return &protocol.RecordBatch{BaseOffset: offset, Records: protocol.NewRecordReader(recs...)}
-	}
-	marker := func(offset int64) protocol.RecordReader {
-		b := protocol.NewControlBatch(protocol.ControlRecord{Offset: offset, Type: 1})
-		b.BaseOffset = offset
-		return b
-	}
-	for name, c := range map[string]struct {
-		batches []protocol.RecordReader
-		from    int64
-		want    string
-		next    int64
-	}{
-		"between":        {[]protocol.RecordReader{data(5, "a", "b"), marker(7), data(8, "c")}, 5, "abc", 9},
-		"only a marker":  {[]protocol.RecordReader{marker(7)}, 7, "", 8},
-		"begins earlier": {[]protocol.RecordReader{data(5, "a", "b", "c")}, 6, "bc", 8},
-		"compacted away": {[]protocol.RecordReader{data(5)}, 5, "", 6},
-		"nothing":        {nil, 5, "", 5},
-	} {
-		got, next, err := readRecords(&protocol.RecordStream{Records: c.batches}, "t", 0, c.from)
-		text := ""
-		for _, r := range got {
-			text += string(r.message.Body)
-		}
-		if err != nil || text != c.want || len(got) != len(c.want) || next != c.next {
-			t.Errorf("%s: %q up to %d (%v), want %q up to %d", name, text, next, err, c.want, c.next)
-		}
-	}
-}
-
 func TestDoneCacheSavesTransactionsOnly(t *testing.T) {
 	onBenches(t, testDoneCacheSavesTransactionsOnly)
 }
@@ -350,18 +284,18 @@ func testDoneCacheSavesTransactionsOnly(t *testing.T, b *bench) {
 	eventually(t, "100 duplicates", func() bool { return c.Stats().Duplicates == 100 })
 }
 
+// TestBrokerRestartUnderConsumer has the broker in process; TestLeadersMove has the real ones.
 func TestBrokerRestartUnderConsumer(t *testing.T) {
-	onOwnBenches(t, func(t *testing.T, b *bench) {
-		topic := b.topic(t, 2)
-		c := b.consumer(t, ConsumerConfig{}, insertHandled, topic)
-		start(t, c)
-		b.publish(t, topic, 0, 100, 5)
-		eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
-		b.restart()
-		b.publish(t, topic, 100, 100, 5)
-		eventually(t, "200 handled", func() bool { return c.Stats().Handled == 200 })
-		b.check(t, 200)
-	})
+	b, restart := restartable(t)
+	topic := b.topic(t, 2)
+	c := b.consumer(t, ConsumerConfig{}, insertHandled, topic)
+	start(t, c)
+	b.publish(t, topic, 0, 100, 5)
+	eventually(t, "100 handled", func() bool { return c.Stats().Handled == 100 })
+	restart()
+	b.publish(t, topic, 100, 100, 5)
+	eventually(t, "200 handled", func() bool { return c.Stats().Handled == 200 })
+	b.check(t, 200)
 }
 
 func TestDatabaseOutageCostsNoAttempt(t *testing.T) { onBenches(t, testDatabaseOutageCostsNoAttempt) }
@@ -381,42 +315,6 @@ func testDatabaseOutageCostsNoAttempt(t *testing.T, b *bench) {
 	eventually(t, "5 handled", func() bool { return c.Stats().Handled == 5 })
 	if s := c.Stats(); s.Dead != 0 {
 		t.Errorf("%d dead letters", s.Dead)
-	}
-}
-
-func TestBackPressure(t *testing.T) {
-	tr := newTracker("t", 0, 0)
-	items := tr.add(make([]record, 3), 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if tr.room(ctx, 3) {
-		t.Error("there is room above the limit")
-	}
-	go tr.finish(items[0])
-	if !tr.room(t.Context(), 3) {
-		t.Error("there is no room after one is done")
-	}
-}
-
-func TestTrackerNeverPassesAGap(t *testing.T) {
-	tr := newTracker("t", 0, 10)
-	var recs []record
-	for i := range int64(5) {
-		recs = append(recs, record{offset: 10 + 2*i}) // with offsets missing, as after compaction
-	}
-	items := tr.add(recs, 30)
-	for _, step := range []struct {
-		finish int
-		want   int64
-	}{{2, 10}, {1, 10}, {0, 15}, {4, 15}, {3, 30}} {
-		tr.finish(items[step.finish])
-		if got, _ := tr.toCommit(); got != step.want {
-			t.Errorf("after %d: position %d, want %d", step.finish, got, step.want)
-		}
-	}
-	tr.add(nil, 31)
-	if got, isNew := tr.toCommit(); got != 31 || !isNew {
-		t.Errorf("after an empty fetch: position %d, new %v", got, isNew)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,8 +44,13 @@ func newPipeline(t *testing.T, b *bench, partitions int) *pipeline {
 func (p *pipeline) counters(t *testing.T, keys ...string) {
 	t.Helper()
 	err := outbox.InTx(t.Context(), p.db, nil, func(tx *sql.Tx) error {
-		for _, k := range keys {
-			if _, err := tx.ExecContext(t.Context(), `INSERT INTO counters (k, seq) VALUES (?, 0)`, k); err != nil {
+		for some := range slices.Chunk(keys, 500) {
+			values := strings.TrimSuffix(strings.Repeat("(?, 0), ", len(some)), ", ")
+			args := make([]any, len(some))
+			for i, k := range some {
+				args[i] = k
+			}
+			if _, err := tx.ExecContext(t.Context(), "INSERT INTO counters (k, seq) VALUES "+values, args...); err != nil {
 				return err
 			}
 		}
