@@ -53,8 +53,8 @@ build: ## Build bin/amends and bin/shop
 	$(GO) build -trimpath -o bin/shop ./examples/shop
 
 .PHONY: demo
-demo: build ## Run the shop with crashes in the middle (ORDERS=file: your own orders, JSONL)
-	bin/shop demo --amends bin/amends $(if $(ORDERS),--orders '$(ORDERS)',)
+demo: build ## Run the shop with crashes in the middle (SERVICES=real: on MySQL, Redis, Kafka; ORDERS=file: your own)
+	bin/shop demo --amends bin/amends $(if $(SERVICES),--services '$(SERVICES)',) $(if $(ORDERS),--orders '$(ORDERS)',)
 
 .PHONY: test
 test: ## Run every test, uncached, with the race detector and the invariants on

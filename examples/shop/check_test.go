@@ -93,7 +93,7 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 			change(t, filepath.Join(tampered, c.database), c.change)
-			figures, err := check.Run(t.Context(), demo.Shop(tampered, kafka.Addr()))
+			figures, err := check.Run(t.Context(), demo.Embedded(tampered, kafka.Addr()))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -54,8 +54,16 @@ func TestDemo(t *testing.T) {
 	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "ok: ") {
 		t.Errorf("the last line is %q", last)
 	}
+	leftNothing(t, tmp)
+}
+
+func leftNothing(t *testing.T, tmp string) {
+	t.Helper()
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("left behind in the temporary directory: %v, %v", left, err)
+	}
+	if running := processesOf(t, tmp); len(running) > 0 {
+		t.Errorf("left running: %q", running)
 	}
 }
 
@@ -75,8 +83,9 @@ func TestDemoJSON(t *testing.T) {
 		r.Rewarded == 0 || r.Cancelled["out of stock"] != 1 {
 		t.Errorf("%d committed, rolled back %v, %d rewarded, cancelled %v", r.Committed, r.RolledBack, r.Rewarded, r.Cancelled)
 	}
-	if r.Recovered["coordinator"] == 0 || r.Crashes > 2 { // fewer if the kill came first
-		t.Errorf("recovered %v, %d crashes", r.Recovered, r.Crashes)
+	if r.Recovered["coordinator"] == 0 || r.Recovered["payment"] == 0 || len(r.Recovered) != 2 || len(r.Died) > 0 ||
+		r.Crashes > 2 { // fewer if the kill came first
+		t.Errorf("recovered %v, died %v, %d crashes", r.Recovered, r.Died, r.Crashes)
 	}
 	if r.Suppressed < r.Again || r.Published-r.Suppressed != r.Handled || r.Written > r.Published {
 		t.Errorf("%d again; messages: %d written, %d published, %d suppressed, %d handled",

@@ -1,7 +1,7 @@
 // Shop is a whole application on Amends: four services with a database each, a
 // saga for every order, a TCC transaction for its reward, an outbox and inboxes
-// for its messages. `shop demo` runs them as processes and kills two of them in
-// the middle; README.md explains what to see.
+// for its messages. `shop demo` runs them as processes, takes some of what they
+// stand on away in the middle, and checks; README.md explains what to see.
 //
 //	shop demo                         the whole story, checked at the end
 //	shop service NAME --dir DIR …     one service, as the demo runs it
@@ -23,10 +23,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/amends-dev/amends/deploy/services"
 	"github.com/amends-dev/amends/examples/shop/internal/demo"
 	"github.com/amends-dev/amends/examples/shop/internal/orders"
 	"github.com/amends-dev/amends/examples/shop/internal/service"
@@ -36,8 +38,9 @@ import (
 var ordersFile []byte
 
 const usage = `usage:
-  shop demo [--amends FILE] [--orders FILE] [--dir DIR] [--keep] [--rate N] [--output text|json]
-  shop service order|inventory|payment|notification --dir DIR --coordinator ADDR --kafka ADDR --redis ADDR
+  shop demo [--services embedded|real] [--amends FILE] [--orders FILE] [--dir DIR] [--keep] [--rate N] [--output text|json]
+  shop service order|inventory|payment|notification --dir DIR [--mysql] [--prefix PREFIX]
+               --coordinator ADDR --kafka ADDR,… --redis ADDR
   shop orders [--n N] [--seed N]
 `
 
@@ -100,16 +103,24 @@ func runService(ctx context.Context, args []string, _, stderr io.Writer) error {
 	}
 	var cfg service.Config
 	f := flag.NewFlagSet("service", flag.ContinueOnError)
-	f.StringVar(&cfg.Dir, "dir", "", "directory of the service's database")
+	f.StringVar(&cfg.Dir, "dir", "", "directory of the service, with its SQLite database")
+	onMySQL := f.Bool("mysql", false, "the database is the one that "+services.MySQL.Env()+" names, not SQLite")
+	f.StringVar(&cfg.Prefix, "prefix", "", "begins the names of topics, consumer group and Redis keys")
 	f.StringVar(&cfg.Coordinator, "coordinator", "127.0.0.1:7460", "address of the coordinator")
-	f.StringVar(&cfg.Kafka, "kafka", "", "address of Kafka")
+	brokers := f.String("kafka", "", "addresses of Kafka, separated by commas")
 	f.StringVar(&cfg.Redis, "redis", "", "address of Redis")
 	tethered := f.Bool("tethered", false, "end when standard input closes")
 	if err := parse(f, args[1:]); err != nil {
 		return err
 	}
-	if cfg.Dir == "" || cfg.Kafka == "" || cfg.Redis == "" {
+	if cfg.Dir == "" || *brokers == "" || cfg.Redis == "" {
 		return fmt.Errorf("%w: --dir, --kafka and --redis are required", errUsage)
+	}
+	cfg.Kafka = strings.Split(*brokers, ",")
+	if *onMySQL {
+		if cfg.MySQL = os.Getenv(services.MySQL.Env()); cfg.MySQL == "" {
+			return fmt.Errorf("%w: --mysql, but %s is not set", errUsage, services.MySQL.Env())
+		}
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, stop := context.WithCancel(ctx)
@@ -137,6 +148,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.StringVar(&cfg.Dir, "dir", "", "an empty directory for databases and logs, which is kept; empty: a temporary one")
 	keep := f.Bool("keep", false, "keep the temporary directory")
 	f.IntVar(&cfg.Rate, "rate", 0, "orders handed in per second; 0: 250")
+	kind := f.String("services", "embedded", "embedded, or real: MySQL, Redis and Kafka")
 	output := f.String("output", "text", "text or json")
 	if err := parse(f, args); err != nil {
 		return err
@@ -144,10 +156,13 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if *output != "text" && *output != "json" {
 		return fmt.Errorf("%w: --output is %q, want text or json", errUsage, *output)
 	}
+	if *kind != "embedded" && *kind != "real" {
+		return fmt.Errorf("%w: --services is %q, want embedded or real", errUsage, *kind)
+	}
 	if cfg.Rate < 0 {
 		return fmt.Errorf("%w: --rate is %d, want 0 or more", errUsage, cfg.Rate)
 	}
-	cfg.JSON = *output == "json"
+	cfg.JSON, cfg.Real = *output == "json", *kind == "real"
 	if _, err := os.Stat(cfg.Amends); err != nil {
 		return fmt.Errorf("--amends: %w (go build -o %s ./cmd/amends)", err, cfg.Amends)
 	}

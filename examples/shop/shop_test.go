@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/amends-dev/amends/deploy/services"
 	"github.com/amends-dev/amends/examples/shop/internal/orders"
 )
 
@@ -41,15 +43,30 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-const patience = time.Minute
+const patience = 3 * time.Minute // with a JVM on a busy machine
+
+// environment is the test's own without the servers that it names, and with
+// others.
+func environment(others ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return slices.ContainsFunc(services.All, func(s services.Service) bool { return strings.HasPrefix(v, s.Env()+"=") })
+	})
+	return append(env, others...)
+}
 
 // shop runs the program to its end.
 func shop(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return shopWith(t, environment(), args...)
+}
+
+func shopWith(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, shopProgram, args...)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -105,6 +122,8 @@ func TestWrongCalls(t *testing.T) {
 		"unknown flag":    {[]string{"demo", "--fast"}, 2, "-fast"},
 		"argument":        {[]string{"orders", "17"}, 2, `unexpected argument "17"`},
 		"output":          {[]string{"demo", "--output", "xml"}, 2, `--output is "xml", want text or json`},
+		"services":        {[]string{"demo", "--services", "paper"}, 2, `--services is "paper", want embedded or real`},
+		"no database":     {[]string{"service", "order", "--dir", full, "--kafka", ":1", "--redis", ":1", "--mysql"}, 2, "AMENDS_MYSQL_DSN is not set"},
 		"rate":            {[]string{"demo", "--rate", "-1"}, 2, "--rate is -1"},
 		"no program":      {[]string{"demo", "--amends", "/nowhere/amends"}, 1, "go build -o /nowhere/amends ./cmd/amends"},
 		"no orders":       {[]string{"demo", "--amends", amendsProgram, "--orders", "/nowhere"}, 1, "--orders: open /nowhere"},
@@ -141,8 +160,8 @@ func TestInterrupted(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = cmd.Process.Kill() }) // gone already, unless the test failed
 			awaitLine(t, stdout, "lines done")
-			if n := len(processesOf(t, dir)); n != 6 {
-				t.Errorf("%d processes run, want the demo, the coordinator and four services", n)
+			if n := len(processesOf(t, dir)); n != 7 {
+				t.Errorf("%d processes run, want the demo, the coordinator, four services and the relay", n)
 			}
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)

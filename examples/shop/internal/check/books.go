@@ -4,12 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"net/url"
-	"path/filepath"
 	"strings"
-
-	_ "modernc.org/sqlite" // every database of the shop
 
 	"github.com/amends-dev/amends/saga/txn"
 )
@@ -80,7 +75,6 @@ FROM account`
   (SELECT count(*) FROM amends_outbox_2) + (SELECT count(*) FROM amends_outbox_3), (SELECT count(*) FROM amends_outbox_dead)`
 	transactionsSQL = `SELECT gid, kind, reason, state, event_seq, event_hash FROM amends_transactions`
 	eventsSQL       = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events ORDER BY gid, seq`
-	unfinishedSQL   = `SELECT gid FROM amends_transactions WHERE finished_at IS NULL`
 )
 
 // load reads every database and the log.
@@ -88,7 +82,7 @@ func load(ctx context.Context, s Shop) (*books, error) {
 	b := &books{shop: s, orders: map[string]order{}, stock: map[string]pieces{}, transactions: map[string]transaction{}}
 	return b, errors.Join(
 		b.loadOrders(ctx, s), b.loadPayment(ctx, s), b.loadCoordinator(ctx, s),
-		with(ctx, filepath.Join(s.Dir, "inventory.db"), func(db *sql.DB) error {
+		s.Inventory.with(ctx, func(db *sql.DB) error {
 			return each(ctx, db, stockSQL, func(scan scanner) error {
 				var name string
 				var p pieces
@@ -97,7 +91,7 @@ func load(ctx context.Context, s Shop) (*books, error) {
 				return err
 			})
 		}),
-		with(ctx, filepath.Join(s.Dir, "notification.db"), func(db *sql.DB) error {
+		s.Notification.with(ctx, func(db *sql.DB) error {
 			return each(ctx, db, mailsSQL, func(scan scanner) error {
 				var m mail
 				err := scan(&m.message, &m.topic, &m.order)
@@ -109,7 +103,7 @@ func load(ctx context.Context, s Shop) (*books, error) {
 }
 
 func (b *books) loadOrders(ctx context.Context, s Shop) error {
-	return with(ctx, filepath.Join(s.Dir, "order.db"), func(db *sql.DB) error {
+	return s.Order.with(ctx, func(db *sql.DB) error {
 		err := each(ctx, db, ordersSQL, func(scan scanner) error {
 			var id string
 			var o order
@@ -122,7 +116,7 @@ func (b *books) loadOrders(ctx context.Context, s Shop) error {
 }
 
 func (b *books) loadPayment(ctx context.Context, s Shop) error {
-	return with(ctx, filepath.Join(s.Dir, "payment.db"), func(db *sql.DB) error {
+	return s.Payment.with(ctx, func(db *sql.DB) error {
 		err := each(ctx, db, capturesSQL, func(scan scanner) error {
 			var c capture
 			err := scan(&c.order, &c.cents)
@@ -137,7 +131,7 @@ func (b *books) loadPayment(ctx context.Context, s Shop) error {
 }
 
 func (b *books) loadCoordinator(ctx context.Context, s Shop) error {
-	return with(ctx, coordinatorDB(s), func(db *sql.DB) error {
+	return s.Coordinator.with(ctx, func(db *sql.DB) error {
 		err := each(ctx, db, transactionsSQL, func(scan scanner) error {
 			var gid string
 			var t transaction
@@ -152,53 +146,4 @@ func (b *books) loadCoordinator(ctx context.Context, s Shop) error {
 			return err
 		}))
 	})
-}
-
-func coordinatorDB(s Shop) string { return filepath.Join(s.Coordinator, "amends.db") }
-
-// Unfinished returns the gids of the transactions that have not ended, as the
-// coordinator's database has them at this moment, whether it runs or not.
-func Unfinished(ctx context.Context, s Shop) ([]string, error) {
-	var gids []string
-	err := with(ctx, coordinatorDB(s), func(db *sql.DB) error {
-		return each(ctx, db, unfinishedSQL, func(scan scanner) error {
-			var gid string
-			err := scan(&gid)
-			gids = append(gids, gid)
-			return err
-		})
-	})
-	return gids, err
-}
-
-type scanner func(dest ...any) error
-
-// with opens an existing database for reading.
-func with(ctx context.Context, path string, fn func(db *sql.DB) error) error {
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
-		"mode": {"rw"}, "_pragma": {"busy_timeout(10000)", "query_only(1)"},
-	}.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(db.PingContext(ctx), fn(db), db.Close()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
-
-// each calls fn for every row.
-func each(ctx context.Context, db *sql.DB, query string, fn func(scan scanner) error) error {
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return err
-	}
-	defer rows.Close() // its error is that of Err
-	for rows.Next() {
-		if err := fn(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

@@ -12,12 +12,13 @@ import (
 
 // Shop says where a shop's traces are, and what it began with.
 type Shop struct {
-	Dir         string           // holds order.db, inventory.db, payment.db and notification.db
-	Coordinator string           // the coordinator's data directory
-	Kafka       string           // host:port
-	Topics      Topics           // names of the topics
-	Stock       map[string]int64 // pieces of each product at the beginning
-	Balance     int64            // cents on each account at the beginning
+	Order, Inventory, Payment, Notification Database // of the services
+	Coordinator                             Database
+
+	Kafka   []string         // host:port
+	Topics  Topics           // names of the topics
+	Stock   map[string]int64 // pieces of each product at the beginning
+	Balance int64            // cents on each account at the beginning
 }
 
 // Topics names what the shop tells the world.

@@ -18,7 +18,7 @@ const idHeader = "amends-id"
 
 // loadLog reads every partition of the shop's topics from end to end.
 func (b *books) loadLog(ctx context.Context, s Shop) error {
-	client := &kafka.Client{Addr: kafka.TCP(s.Kafka), Timeout: 10 * time.Second}
+	client := &kafka.Client{Addr: kafka.TCP(s.Kafka...), Timeout: 10 * time.Second}
 	spans, err := offsets(ctx, client, s.Topics.all())
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
@@ -39,9 +39,9 @@ func (b *books) loadLog(ctx context.Context, s Shop) error {
 	return g.Wait()
 }
 
-func readPartition(ctx context.Context, broker, topic string, p kafka.PartitionOffsets) ([]record, error) {
+func readPartition(ctx context.Context, brokers []string, topic string, p kafka.PartitionOffsets) ([]record, error) {
 	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{broker}, Topic: topic, Partition: p.Partition, MaxWait: 100 * time.Millisecond,
+		Brokers: brokers, Topic: topic, Partition: p.Partition, MaxWait: 100 * time.Millisecond,
 	})
 	defer r.Close() // nothing was written
 	if err := r.SetOffset(p.FirstOffset); err != nil {
@@ -95,7 +95,7 @@ func offsets(ctx context.Context, client *kafka.Client, topics []string) (map[st
 // Lag returns how many records of the shop's topics a consumer group has not
 // committed yet.
 func Lag(ctx context.Context, s Shop, group string) (int64, error) {
-	client := &kafka.Client{Addr: kafka.TCP(s.Kafka), Timeout: 10 * time.Second}
+	client := &kafka.Client{Addr: kafka.TCP(s.Kafka...), Timeout: 10 * time.Second}
 	spans, err := offsets(ctx, client, s.Topics.all())
 	if err != nil {
 		return 0, err

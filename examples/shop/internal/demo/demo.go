@@ -1,5 +1,6 @@
-// Package demo runs the shop as processes, lets two of them be killed in the
-// middle, and shows that nothing was lost or done twice.
+// Package demo runs the shop as processes, takes some of them, and of the
+// servers that they stand on, away in the middle, and shows that nothing was
+// lost or done twice.
 package demo
 
 import (
@@ -7,20 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
-	"sync"
-	"time"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/amends-dev/amends/examples/shop/internal/check"
 	"github.com/amends-dev/amends/examples/shop/internal/orders"
 	"github.com/amends-dev/amends/examples/shop/internal/service"
-	"github.com/amends-dev/amends/outbox/outboxdev"
 )
 
 // Config says what a demo runs.
@@ -33,6 +28,7 @@ type Config struct {
 	Source string           // the file's name, for reports
 	Keep   bool             // Dir stays when all is done, which is told
 	Rate   int              // orders handed in per second; 0: 250
+	Real   bool             // on MySQL, Redis and Kafka; otherwise embedded
 	JSON   bool             // the result on Out is JSON, and what happens is told on Err
 	Out    io.Writer
 	Err    io.Writer
@@ -41,14 +37,11 @@ type Config struct {
 // ErrFailed says that the shop broke a promise.
 var ErrFailed = errors.New("an invariant does not hold")
 
-// patience is how long a demo waits when nothing moves any more.
-const patience = 20 * time.Second
-
 // Run runs a demo: processes, crashes, checks, and the table in the end. All
 // its processes are gone when it returns. ErrFailed: something was wrong, and
 // was reported.
-func Run(ctx context.Context, cfg Config) error {
-	d := &demo{cfg: cfg, console: newConsole(cfg.Out), lost: map[string][]string{}}
+func Run(ctx context.Context, cfg Config) (err error) {
+	d := &demo{cfg: cfg, console: newConsole(cfg.Out)}
 	if cfg.JSON {
 		d.console = newConsole(cfg.Err)
 	}
@@ -59,11 +52,18 @@ func Run(ctx context.Context, cfg Config) error {
 	if len(cfg.Orders) == 0 {
 		return fmt.Errorf("%s holds no order that can be placed: nothing to show", cfg.Source)
 	}
-	stop, err := d.infrastructure()
-	if err != nil {
+	around := embedded
+	if cfg.Real {
+		around = onServers
+		d.console.say(plain, "starting MySQL, Redis and Kafka")
+	}
+	if d.world, err = around(ctx, d); err != nil {
 		return err
 	}
-	defer stop()
+	defer func() { err = errors.Join(err, d.world.close()) }()
+	for _, left := range d.world.leftOut {
+		d.console.say(yellow, "%s", left)
+	}
 	if err := d.processes(); err != nil {
 		return err
 	}
@@ -81,15 +81,16 @@ func Run(ctx context.Context, cfg Config) error {
 type demo struct {
 	cfg         Config
 	console     *console
-	shop        check.Shop
+	world       *world
 	coordinator *process
-	order       *process
-	payment     *process
 	services    []*process
+	order       *process // of the services
+	payment     *process // likewise
+	relay       *process // of the order service's outbox
+	all         []*process
 	feeder      *feeder
-	lostMu      sync.Mutex
-	lost        map[string][]string // transactions under way when a process was killed, by its name
-	stalled     string              // why it did not come to rest; empty: it did
+	faults      []*fault // in their order
+	stalled     string   // why it did not come to rest; empty: it did
 }
 
 func (d *demo) greet() {
@@ -102,64 +103,39 @@ func (d *demo) greet() {
 	}
 }
 
-// infrastructure starts Kafka and Redis in this process, for development only.
-func (d *demo) infrastructure() (stop func(), err error) {
-	log, err := os.Create(filepath.Join(d.cfg.Dir, "demo.log"))
-	if err != nil {
-		return nil, err
-	}
-	logger := slog.New(slog.NewTextHandler(log, nil))
-	topics := map[string]int{service.TopicPlaced: 4, service.TopicConfirmed: 4, service.TopicRejected: 4}
-	kafka, err := outboxdev.StartKafka(&outboxdev.KafkaConfig{
-		Dir: filepath.Join(d.cfg.Dir, "kafka"), Topics: topics, Logger: logger,
-	})
-	if err != nil {
-		return nil, errors.Join(err, log.Close())
-	}
-	redis, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Logger: logger})
-	if err != nil {
-		kafka.Close()
-		return nil, errors.Join(err, log.Close())
-	}
-	d.shop = Shop(d.cfg.Dir, kafka.Addr())
-	for _, name := range []string{service.Order, service.Inventory, service.Payment, service.Notification} {
-		d.services = append(d.services, newProcess(name, d.cfg.Shop, d.cfg.Dir, `^shop: \w+ ready(?: on (\S+))?$`,
-			"service", name, "--dir", d.cfg.Dir, "--kafka", kafka.Addr(), "--redis", redis.Addr(), "--tethered"))
-	}
-	return func() {
-		redis.Close()
-		kafka.Close()
-		log.Close() // nothing depends on it
-	}, nil
-}
+// Names of processes beside the services.
+const (
+	coordinatorName = "coordinator"
+	relayName       = "relay"
+)
 
-// Shop tells the checker what a demo in dir, with Kafka at addr, left behind.
-func Shop(dir, addr string) check.Shop {
-	s := check.Shop{
-		Dir: dir, Coordinator: filepath.Join(dir, "coordinator"), Kafka: addr,
-		Topics:  check.Topics{Placed: service.TopicPlaced, Confirmed: service.TopicConfirmed, Rejected: service.TopicRejected},
-		Balance: service.OpeningBalance, Stock: map[string]int64{},
-	}
-	for _, p := range service.Catalogue() {
-		s.Stock[p.Name] = int64(p.Stock)
-	}
-	return s
-}
-
+// processes prepares all that will run.
 func (d *demo) processes() error {
 	addr, err := freePort()
 	if err != nil {
 		return err
 	}
-	d.coordinator = newProcess("coordinator", d.cfg.Amends, d.cfg.Dir, `^amends: serving on (\S+)`,
-		"serve", "--data-dir", d.shop.Coordinator, "--listen", addr)
-	for _, p := range d.services {
-		p.args = append(p.args, "--coordinator", addr)
+	w := d.world
+	add := func(name, path, ready string, args ...string) *process {
+		p := newProcess(name, path, d.cfg.Dir, ready, args...)
+		p.env = w.secrets(name)
+		d.all = append(d.all, p)
+		return p
+	}
+	d.coordinator = add(coordinatorName, d.cfg.Amends, `^amends: serving on (\S+)`,
+		append([]string{"serve", "--listen", addr}, w.coordinator...)...)
+	brokers := strings.Join(w.shop.Kafka, ",")
+	for _, name := range []string{service.Order, service.Inventory, service.Payment, service.Notification} {
+		args := []string{"service", name, "--dir", d.cfg.Dir, "--coordinator", addr, "--kafka", brokers,
+			"--redis", w.redis, "--prefix", w.prefix, "--tethered"}
+		p := add(name, d.cfg.Shop, `^shop: \w+ ready(?: on (\S+))?$`, append(args, w.service...)...)
+		d.services = append(d.services, p)
 	}
 	d.order, d.payment = d.services[0], d.services[2]
+	d.relay = add(relayName, d.cfg.Amends, `^amends: relaying`,
+		append([]string{"relay", "--coordinator", addr, "--kafka", brokers}, w.relay...)...)
 	d.feeder = newFeeder(d.order.address, d.cfg.Rate)
-	d.coordinator.killed = func(ctx context.Context) { d.countLost(ctx, d.coordinator) }
-	d.payment.killed = func(ctx context.Context) { d.countLost(ctx, d.payment) }
+	d.faults = d.schedule()
 	return nil
 }
 
@@ -177,38 +153,32 @@ func freePort() (string, error) {
 	return "", errors.New("no port between 20000 and 32000 is free")
 }
 
-// run returns when the work is done and every process is gone: the services
-// first, then the coordinator.
+// run returns when the work is done and every process is gone: each stage ends
+// before the one that it stands on.
 func (d *demo) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.coordinator.run(ctx) })
-	g.Go(func() error {
-		defer stop()
-		if err := d.coordinator.awaitReady(ctx); err != nil {
-			return err
-		}
-		return d.withServices(ctx)
-	})
-	return g.Wait()
+	return d.stages(ctx, [][]*process{{d.coordinator}, d.services, {d.relay}})
 }
 
-func (d *demo) withServices(ctx context.Context) error {
+// stages starts the processes of the first stage, and on top of it the others,
+// and the work when all are ready.
+func (d *demo) stages(ctx context.Context, stages [][]*process) error {
+	if len(stages) == 0 {
+		return d.work(ctx)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range d.services {
+	for _, p := range stages[0] {
 		g.Go(func() error { return p.run(ctx) })
 	}
 	g.Go(func() error {
 		defer stop()
-		for _, p := range d.services {
-			if err := p.awaitReady(ctx); err != nil {
+		for _, p := range stages[0] {
+			if err := p.awaitReady(ctx, d.world.patience); err != nil {
 				return err
 			}
 		}
-		return d.work(ctx)
+		return d.stages(ctx, stages[1:])
 	})
 	return g.Wait()
 }

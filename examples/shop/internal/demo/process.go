@@ -18,30 +18,31 @@ import (
 // process is a program that is started again whenever it ends, as a supervisor
 // would. Its log is in a file.
 type process struct {
-	name   string
-	path   string
-	args   []string
-	log    string                // file
-	ready  *regexp.Regexp        // of the line on standard error that says so; a group is its address
-	killed func(context.Context) // runs after each kill, before the next start
+	name  string
+	path  string
+	args  []string
+	env   []string       // beside the demo's own
+	log   string         // file
+	ready *regexp.Regexp // of the line on standard error that says so; a group is its address
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	addr   string
 	up     chan struct{} // closed once the process that runs now is ready
 	struck bool          // by kill
-	deaths int           // that nobody here asked for
+	deaths int           // while it was ready, that nobody here asked for
 }
 
 const (
-	grace     = 8 * time.Second // from SIGTERM to SIGKILL, at the end
-	maxDeaths = 5               // in a row, without getting ready
+	grace     = 8 * time.Second        // from SIGTERM to SIGKILL, at the end
+	maxDeaths = 20                     // in a row, without getting ready
+	respite   = 300 * time.Millisecond // before the next try after such a death
 )
 
 func newProcess(name, path, dir, ready string, args ...string) *process {
 	return &process{
 		name: name, path: path, args: args, log: filepath.Join(dir, name+".log"), ready: regexp.MustCompile(ready),
-		killed: func(context.Context) {}, up: make(chan struct{}),
+		up: make(chan struct{}),
 	}
 }
 
@@ -57,15 +58,14 @@ func (p *process) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if failed++; wasReady {
+		if wasReady {
 			failed = 0
+			continue
 		}
-		if failed == maxDeaths {
+		if failed++; failed == maxDeaths {
 			return fmt.Errorf("%s cannot be started: %w", p.name, err)
 		}
-		if p.takeStruck() {
-			p.killed(ctx)
-		}
+		sleep(ctx, respite) // its database may be away
 	}
 }
 
@@ -74,6 +74,7 @@ func (p *process) once(ctx context.Context, log io.Writer) (wasReady bool, err e
 	cmd := exec.CommandContext(ctx, p.path, p.args...) //nolint:gosec // programs that were just built
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
+	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = dieWithParent()
 	cmd.Stderr = &watcher{log: log, process: p}
 	// The services end when this pipe closes: when we are gone, however that
@@ -97,9 +98,10 @@ func (p *process) once(ctx context.Context, log io.Writer) (wasReady bool, err e
 		p.up = make(chan struct{})
 	default:
 	}
-	if !p.struck && ctx.Err() == nil {
+	if wasReady && !p.struck && ctx.Err() == nil {
 		p.deaths++
 	}
+	p.struck = false
 	return wasReady, err
 }
 
@@ -115,16 +117,8 @@ func (p *process) kill() (pid int, done bool, err error) {
 	return p.cmd.Process.Pid, err == nil, err
 }
 
-func (p *process) takeStruck() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	struck := p.struck
-	p.struck = false
-	return struck
-}
-
 // awaitReady returns when the process can be used.
-func (p *process) awaitReady(ctx context.Context) error {
+func (p *process) awaitReady(ctx context.Context, patience time.Duration) error {
 	p.mu.Lock()
 	up := p.up
 	p.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,8 +22,10 @@ type Result struct {
 	BadLines   []BadLine      `json:"bad_lines"`   // that are none
 	Again      int            `json:"again"`       // lines that handed in an order again
 	TurnedAway map[string]int `json:"turned_away"` // lines whose placing was rolled back in the order service, by reason
-	Recovered  map[string]int `json:"recovered"`   // transactions under way at a kill that ended later, by what was killed
+	Recovered  map[string]int `json:"recovered"`   // transactions that something met when it went away and that ended later, by its name
+	LeftOut    []string       `json:"left_out"`    // what was not restarted, and why
 	Crashes    int            `json:"crashes"`     // of the payment service that orders asked for
+	Died       map[string]int `json:"died"`        // processes that ended though nobody asked for it
 	Seconds    float64        `json:"seconds"`
 	*check.Figures
 }
@@ -35,7 +38,7 @@ type BadLine struct {
 
 // judge runs the checker and prints what it found.
 func (d *demo) judge(ctx context.Context) error {
-	figures, err := check.Run(ctx, d.shop)
+	figures, err := check.Run(ctx, d.world.shop)
 	if err != nil {
 		d.tails()
 		return err
@@ -63,20 +66,25 @@ func (d *demo) judge(ctx context.Context) error {
 func (d *demo) result(ctx context.Context, figures *check.Figures) (*Result, error) {
 	r := &Result{
 		OK: true, Lines: len(d.cfg.Orders), BadLines: []BadLine{}, Again: d.feeder.again, TurnedAway: d.feeder.turnedAway,
-		Recovered: map[string]int{}, Crashes: d.payment.died(), Seconds: time.Since(d.console.start).Seconds(), Figures: figures,
+		Recovered: map[string]int{}, LeftOut: append([]string{}, d.world.leftOut...), Crashes: d.payment.died(),
+		Died: map[string]int{}, Seconds: time.Since(d.console.start).Seconds(), Figures: figures,
 	}
 	for _, b := range d.cfg.Bad {
 		r.BadLines = append(r.BadLines, BadLine{b.Number, b.Reason.Error()})
 	}
-	still, err := check.Unfinished(ctx, d.shop)
-	if err != nil {
-		return nil, err
+	for _, f := range d.faults {
+		if f.struck.IsZero() {
+			continue // it had come to a standstill before
+		}
+		_, ended, err := check.UnderWay(ctx, d.world.shop, f.struck)
+		if err != nil {
+			return nil, err
+		}
+		r.Recovered[f.name] = ended
 	}
-	for name, gids := range d.lost {
-		for _, gid := range gids {
-			if !slices.Contains(still, gid) {
-				r.Recovered[name]++
-			}
+	for _, p := range d.all {
+		if n := p.died(); n > 0 && p != d.payment {
+			r.Died[p.name] = n
 		}
 	}
 	if d.stalled != "" {
@@ -103,10 +111,13 @@ func (d *demo) print(r *Result) {
 	row("rewards (TCC)", number(r.Rewarded+sum(r.Cancelled)), "")
 	row("  confirmed", number(r.Rewarded), "")
 	row("  cancelled", number(sum(r.Cancelled)), reasons(r.Cancelled))
-	for _, name := range sorted(r.Recovered) {
-		row("recovered", number(r.Recovered[name]), "transactions under way when "+name+" was killed")
+	for _, f := range d.faults {
+		row("recovered", number(r.Recovered[f.name]), "transactions under way when "+f.name+" went away")
 	}
 	row("crashes of its own", number(r.Crashes), "of payment, where orders ask for it")
+	for _, name := range sorted(r.Died) {
+		row("ended by itself", number(r.Died[name]), name+", which is in its log")
+	}
 	row("messages written", number(r.Written), "")
 	row("  published", number(r.Published), "")
 	row("  handled", number(r.Handled), "")
@@ -129,24 +140,54 @@ func (d *demo) print(r *Result) {
 		d.console.line(red, "FAILED: "+strings.Join(failed, "; "))
 		return
 	}
-	d.console.line(green, fmt.Sprintf("ok: %s orders: %s committed, %s rolled back; %s and %s recovered after two kills; "+
+	d.console.line(green, fmt.Sprintf("ok: %s orders: %s committed, %s rolled back; %s transactions recovered after %s; "+
 		"%s messages published, %s handled once, %s duplicates suppressed; %d invariants hold (%.0f s)",
-		number(r.Orders), number(r.Committed), number(sum(r.RolledBack)), number(r.Recovered[d.coordinator.name]),
-		number(r.Recovered[d.payment.name]),
+		number(r.Orders), number(r.Committed), number(sum(r.RolledBack)), number(sum(r.Recovered)), d.counts(),
 		number(r.Published), number(r.Handled), number(r.Suppressed), len(r.Invariants), r.Seconds))
+}
+
+// counts says how often something went away.
+func (d *demo) counts() string {
+	kills, restarts := 0, 0
+	for _, f := range d.faults {
+		if f.kill {
+			kills++
+		} else {
+			restarts++
+		}
+	}
+	text := several(kills, "kill")
+	if restarts > 0 {
+		text += " and " + several(restarts, "restart")
+	}
+	return text
+}
+
+func several(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 const tailLines = 12
 
-// tails shows how the logs of the processes end.
+// tails shows how the logs of processes and servers end.
 func (d *demo) tails() {
-	for _, p := range append([]*process{d.coordinator}, d.services...) {
-		log, err := os.ReadFile(p.log)
+	var files []string
+	for _, p := range d.all {
+		files = append(files, p.log)
+	}
+	for _, s := range d.world.servers {
+		files = append(files, filepath.Join(s.p.Dir, "log"))
+	}
+	for _, file := range files {
+		log, err := os.ReadFile(file)
 		if err != nil || len(log) == 0 {
 			continue // it was never started
 		}
 		lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
-		d.console.line(bold, fmt.Sprintf("--- the end of %s", p.log))
+		d.console.line(bold, fmt.Sprintf("--- the end of %s", file))
 		for _, line := range lines[max(0, len(lines)-tailLines):] {
 			d.console.line(plain, printable(string(line)))
 		}

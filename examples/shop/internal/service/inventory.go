@@ -9,15 +9,15 @@ import (
 )
 
 // A piece is on the shelf, held for somebody, or gone.
-const inventorySchema = `
-CREATE TABLE IF NOT EXISTS stock (
-  product TEXT PRIMARY KEY, shelf INTEGER NOT NULL, held INTEGER NOT NULL DEFAULT 0, gone INTEGER NOT NULL DEFAULT 0);`
+const stockTable = `CREATE TABLE IF NOT EXISTS stock (
+  product VARCHAR(64) PRIMARY KEY, shelf INTEGER NOT NULL,
+  held INTEGER NOT NULL DEFAULT 0, gone INTEGER NOT NULL DEFAULT 0)`
 
 const (
-	stockSQL   = `INSERT INTO stock (product, shelf) VALUES (?, ?) ON CONFLICT DO NOTHING`
-	holdSQL    = `UPDATE stock SET shelf = shelf - ?2, held = held + ?2 WHERE product = ?1 AND shelf >= ?2`
-	unholdSQL  = `UPDATE stock SET shelf = shelf + ?2, held = held - ?2 WHERE product = ?1`
-	handOutSQL = `UPDATE stock SET held = held - ?2, gone = gone + ?2 WHERE product = ?1`
+	stockSQL   = `INSERT INTO stock (product, shelf) VALUES (?, ?) {else} shelf = shelf`
+	holdSQL    = `UPDATE stock SET shelf = shelf - ?, held = held + ? WHERE product = ? AND shelf >= ?`
+	unholdSQL  = `UPDATE stock SET shelf = shelf + ?, held = held - ? WHERE product = ?`
+	handOutSQL = `UPDATE stock SET held = held - ?, gone = gone + ? WHERE product = ?`
 )
 
 // None of these is safe to run twice. It does not have to be: the guard sees to
@@ -27,7 +27,7 @@ const (
 // runInventory holds goods for orders and for gifts, and hands them out.
 func runInventory(ctx context.Context, h *host) error {
 	for _, p := range Catalogue() {
-		if _, err := h.db.ExecContext(ctx, stockSQL, p.Name, p.Stock); err != nil {
+		if _, err := h.db.ExecContext(ctx, h.kind.say(stockSQL), p.Name, p.Stock); err != nil {
 			return err
 		}
 	}
@@ -43,7 +43,7 @@ func runInventory(ctx context.Context, h *host) error {
 }
 
 func hold(ctx context.Context, tx *sql.Tx, g Goods) (struct{}, error) {
-	res, err := tx.ExecContext(ctx, holdSQL, g.Product, g.Quantity)
+	res, err := tx.ExecContext(ctx, holdSQL, g.Quantity, g.Quantity, g.Product, g.Quantity)
 	if err != nil {
 		return struct{}{}, err // nobody knows: the coordinator asks again
 	}
@@ -55,9 +55,9 @@ func hold(ctx context.Context, tx *sql.Tx, g Goods) (struct{}, error) {
 }
 
 func unhold(ctx context.Context, tx *sql.Tx, g Goods, _ struct{}) error {
-	return exec(ctx, tx, unholdSQL, g.Product, g.Quantity)
+	return exec(ctx, tx, unholdSQL, g.Quantity, g.Quantity, g.Product)
 }
 
 func handOut(ctx context.Context, tx *sql.Tx, g Goods) (struct{}, error) {
-	return struct{}{}, exec(ctx, tx, handOutSQL, g.Product, g.Quantity)
+	return struct{}{}, exec(ctx, tx, handOutSQL, g.Quantity, g.Quantity, g.Product)
 }

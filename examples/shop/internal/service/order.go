@@ -1,13 +1,13 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amends-dev/amends/examples/shop/internal/orders"
@@ -17,19 +17,19 @@ import (
 
 // An order is placed, then open, then confirmed or rejected. Its reward is due
 // from the confirmation on, and given or refused in the end; empty if it wants none.
-const orderSchema = `
-CREATE TABLE IF NOT EXISTS orders (
-  id TEXT PRIMARY KEY, body TEXT NOT NULL, customer TEXT NOT NULL, product TEXT NOT NULL, quantity INTEGER NOT NULL,
-  cents INTEGER NOT NULL, gift TEXT NOT NULL, submitted INTEGER NOT NULL DEFAULT 1,
-  state TEXT NOT NULL DEFAULT 'placed', reward TEXT NOT NULL DEFAULT '');
-CREATE INDEX IF NOT EXISTS orders_reward ON orders (reward) WHERE reward = 'due';`
+// UNIQUE is only how both kinds of database spell an index within a table.
+const ordersTable = `CREATE TABLE IF NOT EXISTS orders (
+  id VARCHAR(64) PRIMARY KEY, body TEXT NOT NULL, customer VARCHAR(64) NOT NULL, product VARCHAR(64) NOT NULL,
+  quantity INTEGER NOT NULL, cents BIGINT NOT NULL, gift VARCHAR(64) NOT NULL, submitted INTEGER NOT NULL DEFAULT 1,
+  state VARCHAR(16) NOT NULL DEFAULT 'placed', reward VARCHAR(16) NOT NULL DEFAULT '', UNIQUE (reward, id))`
 
 const (
 	placeSQL = `INSERT INTO orders (id, body, customer, product, quantity, cents, gift) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET submitted = submitted + 1 WHERE body = excluded.body RETURNING submitted`
+{else} submitted = submitted + 1`
+	placedSQL  = `SELECT submitted, body FROM orders WHERE id = ?`
 	openSQL    = `UPDATE orders SET state = 'open' WHERE id = ?`
 	rejectSQL  = `UPDATE orders SET state = 'rejected' WHERE id = ?`
-	confirmSQL = `UPDATE orders SET state = 'confirmed', reward = iif(gift = '', '', 'due') WHERE id = ?`
+	confirmSQL = `UPDATE orders SET state = 'confirmed', reward = CASE WHEN gift = '' THEN '' ELSE 'due' END WHERE id = ?`
 )
 
 // Why an order is turned away. Nothing of it remains.
@@ -39,30 +39,16 @@ var (
 )
 
 // runOrder takes orders over HTTP, starts a saga for each and takes part in it.
+// What it writes into its outbox, `amends relay` brings to Kafka and to the
+// coordinator, in a process of its own.
 func runOrder(ctx context.Context, h *host) error {
 	conn, err := h.connect()
 	if err != nil {
 		return err
 	}
 	defer conn.Close() // what is under way is done again by whoever comes next
-	kafka, err := outbox.NewKafka([]string{h.cfg.Kafka}, &outbox.KafkaConfig{CreateTopics: true, Logger: h.cfg.Logger})
-	if err != nil {
-		return err
-	}
-	defer kafka.Close()
-	cache := redis.NewClient(&redis.Options{Addr: h.cfg.Redis})
-	defer cache.Close() // it holds nothing that is not in the database too
-	keys, err := outbox.NewRedisKeys(cache, &outbox.RedisConfig{Prefix: "shop-order:", Logger: h.cfg.Logger})
-	if err != nil {
-		return err
-	}
-	client := h.client(conn)
-	s := &orderService{host: h, client: client}
-	pub := outbox.Route(map[string]outbox.Publisher{sdk.StartTopic: sdk.NewStarter(client)}, kafka)
-	relay := outbox.NewRelay(h.box, h.db, pub, &outbox.RelayConfig{Keys: keys, Logger: h.cfg.Logger})
-
+	s := &orderService{host: h, client: h.client(conn)}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return relay.Run(ctx) })
 	g.Go(func() error { return s.participant().Run(ctx, conn) })
 	g.Go(func() error { return s.rewards(ctx) })
 	g.Go(func() error { return s.serve(ctx) })
@@ -95,7 +81,7 @@ func (s *orderService) end(ctx context.Context, tx *sql.Tx, query, topic string,
 	if err := exec(ctx, tx, query, o.ID); err != nil {
 		return err
 	}
-	return s.box.Write(ctx, tx, outbox.Message{Topic: topic, Key: o.ID, Body: []byte(o.ID)})
+	return s.box.Write(ctx, tx, outbox.Message{Topic: s.cfg.Prefix + topic, Key: o.ID, Body: []byte(o.ID)})
 }
 
 // place is one local transaction: the order's row, the message that it was
@@ -107,18 +93,23 @@ func (s *orderService) place(ctx context.Context, o orders.Order) (again bool, e
 	if err != nil {
 		return false, err
 	}
-	price, known := priceOf(o.Product)
+	price, sold := priceOf(o.Product)
 	cents := price * int64(o.Quantity)
 	err = s.box.Tx(ctx, s.db, func(tx *sql.Tx) error {
-		var submitted int
-		row := tx.QueryRowContext(ctx, placeSQL, o.ID, string(body), o.Customer, o.Product, o.Quantity, cents, o.Gift)
-		if err := row.Scan(&submitted); errors.Is(err, sql.ErrNoRows) {
-			return errOtherOrder
-		} else if err != nil {
+		row := []any{o.ID, string(body), o.Customer, o.Product, o.Quantity, cents, o.Gift}
+		if _, err := tx.ExecContext(ctx, s.kind.say(placeSQL), row...); err != nil {
 			return err
 		}
+		var submitted int
+		var known []byte
+		if err := tx.QueryRowContext(ctx, placedSQL, o.ID).Scan(&submitted, &known); err != nil {
+			return err
+		}
+		if !bytes.Equal(known, body) {
+			return errOtherOrder
+		}
 		again = submitted > 1
-		message := outbox.Message{ID: "placed-" + o.ID, Topic: TopicPlaced, Key: o.ID, Body: body}
+		message := outbox.Message{ID: "placed-" + o.ID, Topic: s.cfg.Prefix + TopicPlaced, Key: o.ID, Body: body}
 		if err := s.box.Write(ctx, tx, message); err != nil {
 			return err
 		}
@@ -126,7 +117,7 @@ func (s *orderService) place(ctx context.Context, o orders.Order) (again bool, e
 		if _, err := sdk.StartTx(ctx, s.box, tx, PlaceOrder, Placed{o, cents}, start); err != nil {
 			return err
 		}
-		if !known { // looked at last, on purpose: all of the above vanishes
+		if !sold { // looked at last, on purpose: all of the above vanishes
 			return fmt.Errorf("%w %q", errUnknownProduct, o.Product)
 		}
 		return nil

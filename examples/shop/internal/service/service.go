@@ -3,18 +3,15 @@ package service
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
-	_ "modernc.org/sqlite" // the services' databases
 
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
@@ -22,10 +19,12 @@ import (
 
 // Config says where a service lives and whom it talks to.
 type Config struct {
-	Dir         string // its database is DIR/NAME.db
-	Coordinator string // host:port
-	Kafka       string // host:port
-	Redis       string // host:port
+	Dir         string   // its database is DIR/NAME.db, unless MySQL says otherwise
+	MySQL       string   // go-sql-driver's DSN of its database; empty: SQLite
+	Prefix      string   // of its topics, its consumer group and its keys in Redis
+	Coordinator string   // host:port
+	Kafka       []string // host:port
+	Redis       string   // host:port
 	Logger      *slog.Logger
 }
 
@@ -33,27 +32,25 @@ type Config struct {
 // on w.
 func Run(ctx context.Context, name string, cfg Config, w io.Writer) error {
 	services := map[string]struct {
-		schema string
+		tables []string
 		run    func(context.Context, *host) error
 	}{
-		Order:        {orderSchema, runOrder},
-		Inventory:    {inventorySchema, runInventory},
-		Payment:      {paymentSchema, runPayment},
-		Notification: {notificationSchema, runNotification},
+		Order:        {[]string{ordersTable}, runOrder},
+		Inventory:    {[]string{stockTable}, runInventory},
+		Payment:      {[]string{accountTable, captureTable}, runPayment},
+		Notification: {[]string{mailTable}, runNotification},
 	}
 	s, known := services[name]
 	if !known {
 		return fmt.Errorf("service %q is unknown (known: %s, %s, %s, %s)", name, Order, Inventory, Payment, Notification)
 	}
-	db, err := openDB(ctx, filepath.Join(cfg.Dir, name+".db"), s.schema)
+	k := kindOf(cfg)
+	db, err := k.open(ctx, name, cfg, s.tables)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer db.Close() // what was committed is durable
-	if name != Order {
-		db.SetMaxOpenConns(1) // SQLite has one writer: handlers wait for it here, in line. The relay needs more.
-	}
-	h := &host{name: name, cfg: cfg, db: db, out: w, box: outbox.New(outbox.SQLite, &outbox.Config{Logger: cfg.Logger})}
+	h := &host{name: name, cfg: cfg, kind: k, db: db, out: w, box: outbox.New(k.dialect, &outbox.Config{Logger: cfg.Logger})}
 	if err := s.run(ctx, h); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -64,23 +61,10 @@ func Run(ctx context.Context, name string, cfg Config, w io.Writer) error {
 type host struct {
 	name string
 	cfg  Config
+	kind *kind
 	db   *sql.DB
 	box  *outbox.Outbox
 	out  io.Writer
-}
-
-func openDB(ctx context.Context, path, schema string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", outbox.SQLiteDSN(path))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := db.ExecContext(ctx, schema); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if err := outbox.Migrate(ctx, db, outbox.SQLite); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
 }
 
 // connect makes the connection to the coordinator. It looks often whether a
@@ -96,9 +80,9 @@ func (h *host) client(conn *grpc.ClientConn) *sdk.Client {
 	return sdk.NewClient(conn, &sdk.ClientConfig{Logger: h.cfg.Logger})
 }
 
-// participant performs calls. Few at once: SQLite has one writer.
+// participant performs calls, few at once: it shares a small machine.
 func (h *host) participant() *sdk.Participant {
-	return sdk.NewParticipant(h.name, h.db, outbox.SQLite, &sdk.ParticipantConfig{
+	return sdk.NewParticipant(h.name, h.db, h.kind.dialect, &sdk.ParticipantConfig{
 		Concurrency: 8, DrainTimeout: 5 * time.Second, SkipMigrate: true, Outbox: h.box, Logger: h.cfg.Logger,
 	})
 }
