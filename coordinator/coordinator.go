@@ -12,6 +12,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,20 +20,27 @@ import (
 	"net"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/amends-dev/amends/coordinator/auth"
 	"github.com/amends-dev/amends/coordinator/internal/api"
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/coordinator/internal/engine"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 )
+
+// maxHeaders bounds what is read of a request before it is known whose it is,
+// in bytes.
+const maxHeaders = 64 << 10
 
 // Config holds what may be left out. Zero values stand for the defaults.
 type Config struct {
@@ -49,12 +57,22 @@ type Config struct {
 	// MaxPayload bounds a request's and a reply's payload, in bytes. Default
 	// 1 MiB.
 	MaxPayload int
+	// StallAfter is how long a transaction may wait for a participant before it
+	// counts as stalled: lists find it by that and by the service, and its audit
+	// trail says so. Default 1 min; negative: never.
+	StallAfter time.Duration
 	// Retention is how long finished transactions are kept for audit. Default
 	// 7 days; negative: for ever.
 	Retention time.Duration
 	// DrainTimeout bounds the wait for calls under way when Run ends. Default
 	// 5 s.
 	DrainTimeout time.Duration
+	// Auth stands before every service, those of Register included; only Conn
+	// goes past it. Default: nobody is asked who they are, and all may do
+	// everything.
+	Auth *auth.Guard
+	// TLS is how Serve talks, for example auth.ServerTLS. Default: plaintext.
+	TLS *tls.Config
 	// Logger takes what operators should know. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -66,14 +84,14 @@ type Coordinator struct {
 	engine *engine.Engine
 	hub    *dispatch.Hub
 	api    *api.Server
-	local  *bufconn.Listener
-	conn   *grpc.ClientConn
+	own    *inProcess // whoever uses it is trusted
+	guest  *inProcess // whoever uses it is asked for credentials
 }
 
 // New makes a coordinator on a store, which stays the caller's to close, after
 // Run has returned. It reports every mistake in cfg at once.
 func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error) {
-	c := &Coordinator{local: bufconn.Listen(1 << 20)}
+	c := &Coordinator{}
 	if cfg != nil {
 		c.cfg = *cfg
 	}
@@ -83,8 +101,12 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	if c.cfg.Name == "" {
 		c.cfg.Name = "coordinator"
 	}
+	if c.cfg.Auth == nil {
+		c.cfg.Auth = auth.Open()
+	}
+	owner := c.cfg.Name + "-" + uuid.NewString()[:8] // unique: leases are held by it
 	eng, err := engine.New(ctx, st, &engine.Config{
-		Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
+		Owner: owner, StallAfter: c.cfg.StallAfter, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
 		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
 	})
 	if err != nil {
@@ -93,16 +115,17 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	c.engine = eng
 	c.hub = dispatch.New(eng.Outcome, &dispatch.Config{Name: c.cfg.Name, Logger: c.cfg.Logger})
 	eng.SetDispatcher(c.hub)
-	c.api, err = api.New(eng, st, c.hub.Offers, &api.Config{MaxPayload: c.cfg.MaxPayload, Logger: c.cfg.Logger})
+	c.api, err = api.New(eng, st, c.hub.Offers, &api.Config{
+		MaxPayload: c.cfg.MaxPayload, Owner: owner, Caller: caller, Services: c.hub.Services, Logger: c.cfg.Logger,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	c.conn, err = grpc.NewClient("passthrough:///in-process",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.local.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
-	if err != nil {
-		return nil, fmt.Errorf("coordinator: %w", err)
+	if c.own, err = newInProcess(); err != nil {
+		return nil, err
+	}
+	if c.guest, err = newInProcess(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -113,25 +136,37 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 // was closed under it or was taken away. A coordinator runs once.
 func (c *Coordinator) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
-	srv := c.newServer()
-	g.Go(func() error { return ignoreStopped(srv.Serve(c.local)) })
+	own, guest := c.newServer(), c.newServer()
+	c.register(auth.InProcess().Registrar(own))
+	c.Register(guest)
+	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
+	g.Go(func() error { return ignoreStopped(guest.Serve(c.guest.lis)) })
 	g.Go(func() error {
 		defer c.hub.Close()
 		err := c.engine.Run(ctx)
-		srv.Stop()
-		return errors.Join(err, c.conn.Close())
+		own.Stop()
+		guest.Stop()
+		return errors.Join(err, c.own.conn.Close(), c.guest.conn.Close())
 	})
 	_ = gctx // the goroutines end each other; none waits for the group's context
 	return g.Wait()
 }
 
-// Conn is a connection to this coordinator that stays in the process. It works
-// while Run does.
-func (c *Coordinator) Conn() grpc.ClientConnInterface { return c.conn }
+// Conn is a connection to this coordinator that stays in the process. Whoever
+// uses it is trusted: it has every role, and its subject is "in-process". It
+// works while Run does.
+func (c *Coordinator) Conn() grpc.ClientConnInterface { return c.own.conn }
 
-// Register adds the coordinator's services to a gRPC server of the caller's,
-// which should have been given grpc.MaxRecvMsgSize(c.MaxMessageSize()).
-func (c *Coordinator) Register(r grpc.ServiceRegistrar) {
+// GuardedConn is like Conn, but Config.Auth stands before it: for gateways in
+// the process that pass on requests of others, with their credentials.
+func (c *Coordinator) GuardedConn() grpc.ClientConnInterface { return c.guest.conn }
+
+// Register adds the coordinator's services, with Config.Auth before them, to a
+// gRPC server of the caller's, which should have been given
+// grpc.MaxRecvMsgSize(c.MaxMessageSize()).
+func (c *Coordinator) Register(r grpc.ServiceRegistrar) { c.register(c.cfg.Auth.Registrar(r)) }
+
+func (c *Coordinator) register(r grpc.ServiceRegistrar) {
 	c.api.Register(r)
 	amendsv1.RegisterParticipantServiceServer(r, attendance{hub: c.hub})
 }
@@ -144,10 +179,19 @@ func (c *Coordinator) MaxMessageSize() int { return c.api.MaxMessageSize() }
 // lets requests under way finish for a moment. It closes lis. Run must be
 // running beside it.
 func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
-	srv := c.newServer()
+	opts := []grpc.ServerOption{grpc.MaxHeaderListSize(maxHeaders)}
+	if c.cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
+	}
+	srv := c.newServer(opts...)
+	c.Register(srv)
+	guarded := c.cfg.Auth.Registrar(srv)
 	checks := health.NewServer()
-	healthpb.RegisterHealthServer(srv, checks)
-	reflection.Register(srv)
+	healthpb.RegisterHealthServer(guarded, checks)
+	reflection.Register(struct {
+		grpc.ServiceRegistrar
+		reflection.ServiceInfoProvider
+	}{guarded, srv})
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ignoreStopped(srv.Serve(lis)) })
 	g.Go(func() error {
@@ -166,10 +210,27 @@ func (c *Coordinator) drainTimeout() time.Duration {
 	return 5 * time.Second
 }
 
-func (c *Coordinator) newServer() *grpc.Server {
-	srv := grpc.NewServer(grpc.MaxRecvMsgSize(c.MaxMessageSize()))
-	c.Register(srv)
-	return srv
+func (c *Coordinator) newServer(opts ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(c.MaxMessageSize()))...)
+}
+
+// inProcess is a connection that needs no network.
+type inProcess struct {
+	lis  *bufconn.Listener
+	conn *grpc.ClientConn
+}
+
+func newInProcess() (*inProcess, error) {
+	p := &inProcess{lis: bufconn.Listen(1 << 20)}
+	conn, err := grpc.NewClient("passthrough:///in-process",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.lis.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
+	if err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	p.conn = conn
+	return p, nil
 }
 
 // stopGently waits for requests under way, but not for streams that never end.
@@ -194,5 +255,15 @@ type attendance struct {
 
 // Attend serves one participant's stream.
 func (a attendance) Attend(stream amendsv1.ParticipantService_AttendServer) error {
-	return a.hub.Attend(stream)
+	who, _ := auth.FromContext(stream.Context()) // every stream comes through a guard
+	return a.hub.Attend(who.Namespace, stream)
+}
+
+// caller is who asks, as handlers see it.
+func caller(ctx context.Context) api.Caller {
+	who, _ := auth.FromContext(ctx) // every request comes through a guard
+	return api.Caller{
+		Subject: who.Subject, Namespace: who.Namespace, Roles: who.Roles(), Namespaces: who.Namespaces(),
+		Services: who.Services, Authenticated: who.Authenticated,
+	}
 }

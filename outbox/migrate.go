@@ -16,8 +16,11 @@ const component = "outbox"
 // It is idempotent and may run in several processes at once; it never runs in a
 // transaction of the caller.
 func Migrate(ctx context.Context, db *sql.DB, d *Dialect) error {
-	if _, err := db.ExecContext(ctx, d.migrated.create); err != nil {
-		return fmt.Errorf("outbox: migrate: create amends_migrations: %w", err)
+	var done int
+	if db.QueryRowContext(ctx, d.migrated.has, component, "").Scan(&done) != nil { // no such table, most likely
+		if _, err := db.ExecContext(ctx, d.migrated.create); err != nil {
+			return fmt.Errorf("outbox: migrate: create amends_migrations: %w", err)
+		}
 	}
 	files, err := fs.Glob(d.migrations, "*.sql") // sorted by name
 	if err != nil {

@@ -47,6 +47,13 @@ type Lease struct {
 	Epoch int64
 }
 
+// Holding is a shard's lease as others see it.
+type Holding struct {
+	Lease
+	Owner     string    // empty: nobody
+	ExpiresAt time.Time // by the store's clock; zero: nobody holds it
+}
+
 // Record is one transaction as the database keeps it.
 //
 // Times are kept in microseconds (what is finer is cut off) and come back in
@@ -129,6 +136,7 @@ type Query struct {
 	CreatedUntil time.Time         // exclusive
 	UpdatedUntil time.Time         // exclusive; finds what has not moved
 	Labels       map[string]string // all of these
+	OldestFirst  bool              // turns a list's order round; it takes no cursor then
 }
 
 // Cursor is a place in a list, just after the transaction it names. The order
@@ -157,6 +165,10 @@ type Store interface {
 	// Release gives back every lease of owner at once. Whoever takes one next
 	// gets a higher epoch, which shuts out what the old owner still sends.
 	Release(ctx context.Context, owner string) error
+
+	// Leases returns who holds which shard, by shard, those included whose
+	// lease has run out and whom nobody has followed.
+	Leases(ctx context.Context) ([]Holding, error)
 
 	// Commit writes a batch durably, after checking every lease's epoch in the
 	// same database transaction; a stale one is a *ConflictError and writes

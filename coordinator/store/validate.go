@@ -7,7 +7,7 @@ import (
 
 // The longest texts that a store keeps, in bytes.
 const (
-	MaxGID       = 128
+	MaxGID       = 192
 	MaxNamespace = 63
 	MaxWaitsFor  = 128
 )

@@ -19,7 +19,7 @@ const (
 	maxPageBytes        = 2 << 20 // gRPC clients take 4 MiB unless told otherwise
 )
 
-// admin is the reading half of AdminService.
+// admin is AdminService.
 type admin struct {
 	amendsv1.UnimplementedAdminServiceServer
 	*Server
@@ -28,22 +28,40 @@ type admin struct {
 // GetTransaction returns one transaction with its branches.
 func (a *admin) GetTransaction(ctx context.Context, req *amendsv1.GetTransactionRequest) (
 	*amendsv1.GetTransactionResponse, error) {
-	if err := checkGID(req.GetGid()); err != nil {
+	key, err := a.key(ctx, req.GetGid())
+	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
 	view := req.GetView()
 	if _, known := amendsv1.TransactionView_name[int32(view)]; !known {
 		return nil, a.fail(ctx, amendsv1.ErrInvalidArgument.With("view %d is none that this coordinator knows", view))
 	}
-	rec, err := a.engine.Get(ctx, req.GetGid())
+	rec, err := a.engine.Get(ctx, key)
 	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
-	tx, err := wire.Transaction(rec, view == amendsv1.TransactionView_TRANSACTION_VIEW_FULL, true)
+	tx, err := a.whole(rec, view == amendsv1.TransactionView_TRANSACTION_VIEW_FULL)
 	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
 	return &amendsv1.GetTransactionResponse{Transaction: tx}, nil
+}
+
+// whole is a record with its branches, and with what an operator can do to it.
+func (a *admin) whole(rec store.Record, full bool) (*amendsv1.Transaction, error) {
+	tx, err := wire.Transaction(rec, full, true)
+	if err != nil {
+		return nil, err
+	}
+	verbs, ofBranches, err := a.engine.Legal(rec)
+	if err != nil {
+		return nil, err
+	}
+	tx.Verbs = verbs
+	for i := range min(len(tx.Branches), len(ofBranches)) {
+		tx.Branches[i].Verbs = ofBranches[i]
+	}
+	return tx, nil
 }
 
 // pageSize applies default and maximum; more than the maximum gives the maximum.
@@ -82,16 +100,20 @@ func (a *admin) ListTransactions(ctx context.Context, req *amendsv1.ListTransact
 
 func (a *admin) listTransactions(ctx context.Context, req *amendsv1.ListTransactionsRequest) (
 	*amendsv1.ListTransactionsResponse, error) {
+	c, err := a.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	size, err := pageSize(req.GetPageSize(), defaultTransactions)
 	if err != nil {
 		return nil, err
 	}
-	query, err := parseQuery(req.GetFilter())
+	query, err := selected(c.Namespace, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
-	list := listID("transactions", req.GetFilter())
-	after, err := cursor(req.GetPageToken(), list)
+	list := listID("transactions", c.Namespace, req.GetFilter())
+	after, err := cursor(req.GetPageToken(), list, func(gid string) string { return wire.Key(c.Namespace, gid) })
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +131,8 @@ func (a *admin) listTransactions(ctx context.Context, req *amendsv1.ListTransact
 	}
 	if n := fit(resp.Transactions, size); n < len(recs) {
 		resp.Transactions = resp.Transactions[:n]
-		resp.NextPageToken, err = pageToken{Time: recs[n-1].CreatedAt, GID: recs[n-1].GID}.encode(list)
+		_, gid := wire.Split(recs[n-1].GID)
+		resp.NextPageToken, err = pageToken{Time: recs[n-1].CreatedAt, GID: gid}.encode(list)
 	}
 	return resp, err
 }
@@ -117,7 +140,11 @@ func (a *admin) listTransactions(ctx context.Context, req *amendsv1.ListTransact
 // CountTransactions counts transactions by state.
 func (a *admin) CountTransactions(ctx context.Context, req *amendsv1.CountTransactionsRequest) (
 	*amendsv1.CountTransactionsResponse, error) {
-	query, err := parseQuery(req.GetFilter())
+	c, err := a.caller(ctx)
+	if err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	query, err := selected(c.Namespace, req.GetFilter())
 	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
@@ -125,14 +152,22 @@ func (a *admin) CountTransactions(ctx context.Context, req *amendsv1.CountTransa
 	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
-	resp := &amendsv1.CountTransactionsResponse{}
+	resp := &amendsv1.CountTransactionsResponse{Total: total(counts)}
 	for s := txn.Running; s.Valid(); s++ {
 		if n := counts[uint8(s)]; n > 0 {
 			resp.Counts = append(resp.Counts, &amendsv1.CountTransactionsResponse_StateCount{State: wire.State(s), Count: n})
-			resp.Total += n
 		}
 	}
 	return resp, nil
+}
+
+// total is how many there are in any state.
+func total(counts map[uint8]int64) int64 {
+	var sum int64
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
 }
 
 // ListEvents returns the audit trail of one transaction, in order.
@@ -145,30 +180,25 @@ func (a *admin) ListEvents(ctx context.Context, req *amendsv1.ListEventsRequest)
 }
 
 func (a *admin) listEvents(ctx context.Context, req *amendsv1.ListEventsRequest) (*amendsv1.ListEventsResponse, error) {
-	if err := checkGID(req.GetGid()); err != nil {
+	key, err := a.key(ctx, req.GetGid())
+	if err != nil {
 		return nil, err
 	}
 	size, err := pageSize(req.GetPageSize(), defaultEvents)
 	if err != nil {
 		return nil, err
 	}
-	list, after := listID("events", req.GetGid()), int64(0)
-	if req.GetPageToken() != "" {
-		p, err := decodeToken(req.GetPageToken(), list)
-		if err != nil {
-			return nil, err
-		}
-		if p.Seq == 0 {
-			return nil, corruptToken()
-		}
-		after = p.Seq
+	list := listID("events", "", key)
+	after, err := lastSeq(req.GetPageToken(), list)
+	if err != nil {
+		return nil, err
 	}
-	events, err := a.store.Events(ctx, req.GetGid(), after, size+1)
+	events, err := a.store.Events(ctx, key, after, size+1)
 	if err != nil {
 		return nil, err
 	}
 	if len(events) == 0 { // nothing yet, or nothing any more?
-		if _, err := a.load(ctx, req.GetGid()); err != nil {
+		if _, err := a.load(ctx, key); err != nil {
 			return nil, err
 		}
 	}
@@ -185,17 +215,12 @@ func (a *admin) listEvents(ctx context.Context, req *amendsv1.ListEventsRequest)
 
 // load reads a transaction from the store, which any member can do, whoever
 // owns the shard. What is not there may have been there: the error says so.
-func (a *admin) load(ctx context.Context, gid string) (store.Record, error) {
-	rec, err := a.store.Load(ctx, gid)
-	if err != nil {
-		return rec, missing(gid, err)
-	}
-	return rec, nil
-}
-
-func missing(gid string, err error) error {
+func (a *admin) load(ctx context.Context, key string) (store.Record, error) {
+	rec, err := a.store.Load(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
-		return amendsv1.ErrNotFound.With("transaction %q: there is none, or it finished and was purged after the retention time", gid)
+		_, gid := wire.Split(key)
+		return rec, amendsv1.ErrNotFound.
+			With("transaction %q: there is none, or it finished and was purged after the retention time", gid)
 	}
-	return err
+	return rec, err
 }

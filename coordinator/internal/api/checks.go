@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
@@ -28,25 +29,25 @@ var labelKey = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 // checkGID reports an illegal gid as ErrInvalidGID.
 func checkGID(gid string) error {
 	if err := txn.CheckName("gid", gid); err != nil {
-		return amendsv1.ErrInvalidGID.With("%v", err)
+		return amendsv1.ErrInvalidGID.With("%v", err).WithMetadata("field", "gid")
 	}
 	return nil
 }
 
-// startGID checks what every start has and returns its gid, a new UUIDv7 when
-// the caller gave none.
-func (s *Server) startGID(gid string, labels map[string]string) (string, error) {
+// newKey checks what every start has and returns the key of its gid, which is a
+// new UUIDv7 when the caller gave none.
+func newKey(c Caller, gid string, labels map[string]string) (string, error) {
 	if err := checkLabels(labels); err != nil {
 		return "", err
 	}
 	if gid != "" {
-		return gid, checkGID(gid)
+		return wire.Key(c.Namespace, gid), checkGID(gid)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", fmt.Errorf("api: making a gid: %w", err)
 	}
-	return id.String(), nil
+	return wire.Key(c.Namespace, id.String()), nil
 }
 
 // checkLabels joins every mistake into one ErrInvalidArgument.
@@ -91,7 +92,7 @@ func (s *Server) checkPayload(field string, size, limit int) error {
 }
 
 // checkSteps checks a saga's payloads and actions. gid is the caller's own.
-func (s *Server) checkSteps(ctx context.Context, gid string, steps []*amendsv1.SagaStep) error {
+func (s *Server) checkSteps(ctx context.Context, namespace, gid string, steps []*amendsv1.SagaStep) error {
 	total := 0
 	for i, step := range steps {
 		field := fmt.Sprintf("steps[%d].payload (step %q)", i, step.GetName())
@@ -104,9 +105,9 @@ func (s *Server) checkSteps(ctx context.Context, gid string, steps []*amendsv1.S
 		return err
 	}
 	for i, step := range steps {
-		err := s.checkAction(fmt.Sprintf("steps[%d].action", i), step.GetName(), step.GetAction())
+		err := s.checkAction(namespace, fmt.Sprintf("steps[%d].action", i), step.GetName(), step.GetAction())
 		if err != nil {
-			return s.unlessStarted(ctx, gid, err)
+			return s.unlessStarted(ctx, namespace, gid, err)
 		}
 	}
 	return nil
@@ -114,8 +115,8 @@ func (s *Server) checkSteps(ctx context.Context, gid string, steps []*amendsv1.S
 
 // checkAction refuses an action that a service which is connected does not
 // offer. A service that is not connected may come later.
-func (s *Server) checkAction(field, branch, action string) error {
-	service, known := s.offers(action)
+func (s *Server) checkAction(namespace, field, branch, action string) error {
+	service, known := s.offers(namespace, action)
 	if !service || known {
 		return nil
 	}
@@ -127,11 +128,11 @@ func (s *Server) checkAction(field, branch, action string) error {
 
 // unlessStarted drops err when gid was started before: what a repeated start is
 // told must not depend on who is connected now.
-func (s *Server) unlessStarted(ctx context.Context, gid string, err error) error {
+func (s *Server) unlessStarted(ctx context.Context, namespace, gid string, err error) error {
 	if gid == "" {
 		return err
 	}
-	switch _, loadErr := s.store.Load(ctx, gid); {
+	switch _, loadErr := s.store.Load(ctx, wire.Key(namespace, gid)); {
 	case loadErr == nil:
 		return nil
 	case errors.Is(loadErr, store.ErrNotFound):
@@ -141,13 +142,10 @@ func (s *Server) unlessStarted(ctx context.Context, gid string, err error) error
 	}
 }
 
-func (s *Server) checkTry(req *amendsv1.TryBranchRequest) error {
-	if err := checkGID(req.GetGid()); err != nil {
-		return err
-	}
+func (s *Server) checkTry(namespace string, req *amendsv1.TryBranchRequest) error {
 	field := fmt.Sprintf("payload (branch %q)", req.GetBranch())
 	if err := s.checkPayload(field, len(req.GetPayload()), s.cfg.MaxPayload); err != nil {
 		return err
 	}
-	return s.checkAction("action", req.GetBranch(), req.GetAction())
+	return s.checkAction(namespace, "action", req.GetBranch(), req.GetAction())
 }

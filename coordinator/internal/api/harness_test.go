@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/internal/api"
+	"github.com/amends-dev/amends/coordinator/internal/engine"
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/coordinator/store/memstore"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
@@ -41,9 +43,14 @@ type fakeEngine struct {
 	actor   string // of the last Abort
 	deaf    bool   // Changed never wakes anybody
 	subs    int    // subscriptions that were not given back
+	cmd     api.Command
+	bulks   int // that were started
 }
 
-var _ api.Engine = (*fakeEngine)(nil)
+var (
+	_ api.Engine = (*fakeEngine)(nil)
+	_ api.Engine = (*engine.Engine)(nil)
+)
 
 func (e *fakeEngine) create(ctx context.Context, rec store.Record) (store.Record, bool, error) {
 	if err := e.failure(); err != nil {
@@ -59,6 +66,9 @@ func (e *fakeEngine) create(ctx context.Context, rec store.Record) (store.Record
 		return store.Record{}, false, amendsv1.ErrGIDConflict.With("gid %q was started with other content", rec.GID)
 	}
 	rec.State, rec.CreatedAt = uint8(txn.Running), e.tick()
+	if rec.Kind != wire.KindBulk {
+		rec.Namespace, _ = wire.Split(rec.GID)
+	}
 	rec, err := e.write(ctx, rec, "started")
 	return rec, true, err
 }
@@ -91,6 +101,7 @@ func (e *fakeEngine) write(ctx context.Context, rec store.Record, types ...strin
 		events = append(events, store.Event{
 			GID: rec.GID, Seq: rec.EventSeq, At: rec.UpdatedAt, Type: typ, Data: []byte(`{"n":1}`), Hash: []byte{1},
 		})
+		rec.EventHash = []byte{1}
 	}
 	b := store.Batch{Leases: []store.Lease{e.lease}, Writes: []store.Write{{Record: rec, Events: events}}}
 	if err := e.st.Commit(ctx, b); err != nil {
@@ -130,7 +141,7 @@ func (e *fakeEngine) BeginTCC(ctx context.Context, gid string, d *tcc.Definition
 }
 
 func (e *fakeEngine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, error) {
-	if err := e.failure(); err != nil {
+	if _, err := e.Get(ctx, gid); err != nil {
 		return nil, err
 	}
 	return e.try(ctx, gid, b)
@@ -195,13 +206,15 @@ func (e *fakeEngine) Changed(gid string) (<-chan store.Record, func()) {
 // host is a coordinator's API over a real gRPC connection.
 type host struct {
 	*fakeEngine
-	tx    amendsv1.TransactionServiceClient
-	admin amendsv1.AdminServiceClient
-	log   *strings.Builder
+	tx      amendsv1.TransactionServiceClient
+	admin   amendsv1.AdminServiceClient
+	ops     amendsv1.OperatorServiceClient
+	cluster amendsv1.ClusterServiceClient
+	log     *strings.Builder
 }
 
 // offers is what the participants of these tests perform.
-func offers(action string) (service, known bool) {
+func offers(_, action string) (service, known bool) {
 	service = strings.HasPrefix(action, "accounts.")
 	return service, service && (action == "accounts.debit" || action == "accounts.credit")
 }
@@ -223,6 +236,7 @@ func newHost(t *testing.T, cfg api.Config) *host {
 	}
 	conn := dial(t, srv)
 	h.tx, h.admin = amendsv1.NewTransactionServiceClient(conn), amendsv1.NewAdminServiceClient(conn)
+	h.ops, h.cluster = amendsv1.NewOperatorServiceClient(conn), amendsv1.NewClusterServiceClient(conn)
 	return h
 }
 

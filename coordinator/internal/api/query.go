@@ -13,7 +13,7 @@ import (
 )
 
 // fields are what a filter may name, for errors.
-const fields = "state, kind, name, paused, unfinished, create_time, update_time, labels.KEY"
+const fields = "state, kind, name, paused, unfinished, stalled, participant, create_time, update_time, labels.KEY"
 
 // unfinishedStates is how many states are no end.
 const unfinishedStates = 4
@@ -35,14 +35,25 @@ func parseQuery(filter string) (store.Query, error) {
 				WithMetadata("field", t.field)
 		}
 	}
-	if b.q.Unfinished && len(b.q.States) == unfinishedStates {
-		b.q.States = nil // all of them: Unfinished says it
-	}
-	return b.q, nil
+	return b.query(), nil
+}
+
+// selected is what a filter selects in a namespace.
+func selected(namespace, filter string) (store.Query, error) {
+	q, err := parseQuery(filter)
+	q.Namespace = &namespace
+	return q, err
 }
 
 type queryBuilder struct {
 	q store.Query
+}
+
+func (b *queryBuilder) query() store.Query {
+	if b.q.Unfinished && len(b.q.States) == unfinishedStates {
+		b.q.States = nil // all of them: Unfinished says it
+	}
+	return b.q
 }
 
 // add narrows the query by a term. Terms that exclude each other are an error:
@@ -56,9 +67,13 @@ func (b *queryBuilder) add(t term) error {
 	case "name":
 		return b.name(t)
 	case "paused":
-		return b.paused(t)
+		return flag(&b.q.Paused, t)
 	case "unfinished":
 		return b.unfinished(t)
+	case "stalled":
+		return flag(&b.q.Stalled, t)
+	case "participant":
+		return b.participant(t)
 	case "create_time":
 		return b.createTime(t)
 	case "update_time":
@@ -159,16 +174,27 @@ func boolean(t term) (bool, error) {
 	return (t.literal == "true") == (t.op == "="), nil
 }
 
-func (b *queryBuilder) paused(t term) error {
+// flag sets one that may not be set to the other value already.
+func flag(to **bool, t term) error {
 	v, err := boolean(t)
 	if err != nil {
 		return err
 	}
-	if b.q.Paused != nil && *b.q.Paused != v {
+	if *to != nil && **to != v {
 		return contradicts()
 	}
-	b.q.Paused = &v
+	*to = &v
 	return nil
+}
+
+func (b *queryBuilder) participant(t term) error {
+	if err := takes(t, "="); err != nil {
+		return err
+	}
+	if t.literal == "" {
+		return fmt.Errorf("write the name of a service; stalled = true finds what waits for any")
+	}
+	return only(&b.q.WaitsFor, t.literal)
 }
 
 func (b *queryBuilder) unfinished(t term) error {

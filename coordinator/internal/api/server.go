@@ -1,7 +1,12 @@
 // Package api is the coordinator's gRPC surface for applications and for
-// people: TransactionService and the reading half of AdminService. Its handlers
-// are thin: they check what comes in, ask the engine or the store, and put the
-// answer on the wire.
+// people: TransactionService, AdminService, OperatorService and ClusterService.
+// Its handlers are thin: they check what comes in, ask the engine or the store,
+// and put the answer on the wire.
+//
+// It is the boundary of namespaces, too: every gid that comes in becomes a key
+// (wire.Key) of the caller's namespace, every one that goes out is a gid again,
+// and every list and count is of that namespace. What is behind the handlers
+// knows keys only.
 //
 // Every error that leaves it carries an ErrorInfo (package amendsv1), except
 // where a call ended with its own context.
@@ -14,6 +19,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga"
@@ -24,9 +30,12 @@ import (
 // DefaultMaxPayload is the most bytes of one payload, 1 MiB.
 const DefaultMaxPayload = 1 << 20
 
-// Engine is what the handlers need of the engine. Its errors are those of
+// Engine is what the handlers need of the engine. A gid is a key, here and
+// below, and a record's namespace is that of its key. Errors are those of
 // package amendsv1, of package store, or the context's own.
 type Engine interface {
+	Operator
+
 	// StartSaga stores a saga durably; created is false when it was there.
 	StartSaga(ctx context.Context, gid string, d *saga.Definition, labels map[string]string) (
 		rec store.Record, created bool, err error)
@@ -53,7 +62,16 @@ type Engine interface {
 type Config struct {
 	MaxPayload int           // most bytes of one payload; 1 MiB
 	WatchPoll  time.Duration // how often a watch looks without being woken; 1 s
+	Owner      string        // by which this coordinator holds its leases; empty: none of them are its own
 	Logger     *slog.Logger  // slog.Default()
+
+	// Caller says who asks; it is called more than once for a request. nil:
+	// nobody is asked who they are, everybody may do everything, and the
+	// namespace is that of the header amendsv1.NamespaceHeader.
+	Caller func(ctx context.Context) Caller
+	// Services are the participants of a namespace that are connected, or have
+	// calls waiting for them, by name. nil: none.
+	Services func(namespace string) []dispatch.Service
 }
 
 func (c *Config) withDefaults() (Config, error) {
@@ -77,6 +95,12 @@ func (c *Config) withDefaults() (Config, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	if cfg.Caller == nil {
+		cfg.Caller = anybody
+	}
+	if cfg.Services == nil {
+		cfg.Services = func(string) []dispatch.Service { return nil }
+	}
 	return cfg, errors.Join(errs...)
 }
 
@@ -85,29 +109,31 @@ func (c *Config) withDefaults() (Config, error) {
 type Server struct {
 	engine Engine
 	store  store.Store
-	offers func(action string) (serviceKnown, actionKnown bool)
+	offers func(namespace, action string) (serviceKnown, actionKnown bool)
 	cfg    Config
 }
 
 // New returns a Server. offers tells what the participants that are connected
 // now perform; nil when that is not known. A nil cfg means the defaults; the
 // error joins every value of it that makes no sense.
-func New(e Engine, st store.Store, offers func(action string) (serviceKnown, actionKnown bool), cfg *Config) (
+func New(e Engine, st store.Store, offers func(namespace, action string) (serviceKnown, actionKnown bool), cfg *Config) (
 	*Server, error) {
 	c, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	if offers == nil {
-		offers = func(string) (bool, bool) { return false, false }
+		offers = func(string, string) (bool, bool) { return false, false }
 	}
 	return &Server{engine: e, store: st, offers: offers, cfg: c}, nil
 }
 
-// Register adds both services to a gRPC server.
+// Register adds the services to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	amendsv1.RegisterTransactionServiceServer(r, &transactions{Server: s})
 	amendsv1.RegisterAdminServiceServer(r, &admin{Server: s})
+	amendsv1.RegisterOperatorServiceServer(r, &operator{Server: s})
+	amendsv1.RegisterClusterServiceServer(r, &cluster{Server: s})
 }
 
 // MaxMessageSize is what to give to grpc.MaxRecvMsgSize, in bytes. A saga's

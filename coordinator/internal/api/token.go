@@ -25,13 +25,14 @@ type pageToken struct {
 	Version int       `json:"v"`
 	List    string    `json:"l"`           // digest of which list it belongs to
 	Time    time.Time `json:"t,omitzero"`  // of a store.Cursor
-	GID     string    `json:"g,omitempty"` // of a store.Cursor
+	GID     string    `json:"g,omitempty"` // of a store.Cursor, as the caller knows it
 	Seq     int64     `json:"s,omitempty"` // of an event
 }
 
-// listID tells lists apart: "transactions" by filter, "events" by gid.
-func listID(kind, of string) string {
-	sum := sha256.Sum256([]byte(kind + "\x00" + of))
+// listID tells lists apart, also those of namespaces: "transactions" by filter,
+// "events" by gid, "bulks".
+func listID(kind, namespace, of string) string {
+	sum := sha256.Sum256([]byte(kind + "\x00" + namespace + "\x00" + of))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -68,7 +69,8 @@ func decodeToken(token, list string) (pageToken, error) {
 	case p.Version != tokenVersion:
 		return p, amendsv1.ErrPageToken.With("page_token is of another version of the coordinator: begin at the first page")
 	case p.List != list:
-		return p, amendsv1.ErrPageToken.With("page_token belongs to another list: use it with the filter or gid it came with")
+		return p, amendsv1.ErrPageToken.
+			With("page_token belongs to another list: use it with the filter, gid and namespace it came with")
 	case p.Seq < 0, p.GID != "" && txn.CheckName("gid", p.GID) != nil, (p.GID == "") != p.Time.IsZero():
 		return p, corruptToken()
 	}
@@ -79,8 +81,9 @@ func corruptToken() error {
 	return amendsv1.ErrPageToken.With("page_token is not one of ours: pass next_page_token on as it came")
 }
 
-// cursor is where the next page begins, nil for the first.
-func cursor(token, list string) (*store.Cursor, error) {
+// cursor is where the next page begins, nil for the first. key makes the key of
+// the gid that the token has.
+func cursor(token, list string, key func(gid string) string) (*store.Cursor, error) {
 	if token == "" {
 		return nil, nil
 	}
@@ -91,5 +94,20 @@ func cursor(token, list string) (*store.Cursor, error) {
 	if p.GID == "" || p.Seq != 0 {
 		return nil, corruptToken()
 	}
-	return &store.Cursor{CreatedAt: p.Time.UTC(), GID: p.GID}, nil
+	return &store.Cursor{CreatedAt: p.Time.UTC(), GID: key(p.GID)}, nil
+}
+
+// lastSeq is the number of the event before the next page, 0 for the first.
+func lastSeq(token, list string) (int64, error) {
+	if token == "" {
+		return 0, nil
+	}
+	p, err := decodeToken(token, list)
+	if err != nil {
+		return 0, err
+	}
+	if p.Seq == 0 {
+		return 0, corruptToken()
+	}
+	return p.Seq, nil
 }

@@ -10,7 +10,9 @@ import (
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 )
 
-var list = listID("transactions", "state = RUNNING")
+var list = listID("transactions", "", "state = RUNNING")
+
+func same(gid string) string { return gid }
 
 func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
@@ -54,15 +56,24 @@ func TestBadTokens(t *testing.T) {
 		encode(`null`):                                           "another version",
 		strings.Repeat("A", 1<<20):                               "ours are shorter",
 	} {
-		_, err := cursor(token, list)
+		_, err := cursor(token, list, same)
 		if !errors.Is(err, amendsv1.ErrPageToken) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: %v, want %s", token, err, want)
 		}
 	}
-	if _, err := cursor(good, listID("transactions", "state = PARKED")); !errors.Is(err, amendsv1.ErrPageToken) {
-		t.Errorf("a token of another filter: %v", err)
+	for name, other := range map[string]string{
+		"filter":    listID("transactions", "", "state = PARKED"),
+		"namespace": listID("transactions", "acme", "state = RUNNING"),
+		"kind":      listID("bulks", "", "state = RUNNING"),
+	} {
+		if _, err := cursor(good, other, same); !errors.Is(err, amendsv1.ErrPageToken) {
+			t.Errorf("a token of another %s: %v", name, err)
+		}
 	}
-	if c, err := cursor("", list); c != nil || err != nil {
+	if c, err := cursor(good, list, func(gid string) string { return "key of " + gid }); err != nil || c.GID != "key of a" {
+		t.Errorf("%v, %v", c, err)
+	}
+	if c, err := cursor("", list, same); c != nil || err != nil {
 		t.Errorf("no token: %v, %v", c, err)
 	}
 }

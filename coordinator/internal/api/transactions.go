@@ -8,7 +8,6 @@ import (
 	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
-	"google.golang.org/grpc/peer"
 )
 
 // maxWait bounds WaitTransaction: a caller that wants longer asks again.
@@ -23,18 +22,22 @@ type transactions struct {
 // StartSaga stores a saga durably and answers.
 func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaRequest) (
 	*amendsv1.StartSagaResponse, error) {
-	gid, err := t.startGID(req.GetGid(), req.GetLabels())
+	c, err := t.caller(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	if err := t.checkSteps(ctx, req.GetGid(), req.GetSteps()); err != nil {
+	key, err := newKey(c, req.GetGid(), req.GetLabels())
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
+	if err := t.checkSteps(ctx, c.Namespace, req.GetGid(), req.GetSteps()); err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	d, err := wire.SagaDefinition(req)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	rec, created, err := t.engine.StartSaga(ctx, gid, d, req.GetLabels())
+	rec, created, err := t.engine.StartSaga(ctx, key, d, req.GetLabels())
 	tx, err := summary(rec, err)
 	if err != nil {
 		return nil, t.fail(ctx, err)
@@ -45,7 +48,11 @@ func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaReq
 // BeginTcc opens a TCC transaction.
 func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccRequest) (
 	*amendsv1.BeginTccResponse, error) {
-	gid, err := t.startGID(req.GetGid(), req.GetLabels())
+	c, err := t.caller(ctx)
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
+	key, err := newKey(c, req.GetGid(), req.GetLabels())
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -53,7 +60,7 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	rec, created, err := t.engine.BeginTCC(ctx, gid, d, req.GetLabels())
+	rec, created, err := t.engine.BeginTCC(ctx, key, d, req.GetLabels())
 	tx, err := summary(rec, err)
 	if err != nil {
 		return nil, t.fail(ctx, err)
@@ -65,14 +72,19 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 // participant's reply.
 func (t *transactions) TryBranch(ctx context.Context, req *amendsv1.TryBranchRequest) (
 	*amendsv1.TryBranchResponse, error) {
-	if err := t.checkTry(req); err != nil {
+	key, err := t.key(ctx, req.GetGid())
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
+	namespace, _ := wire.Split(key)
+	if err := t.checkTry(namespace, req); err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	branch, err := wire.TCCBranch(req)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	reply, err := t.engine.Try(ctx, req.GetGid(), branch)
+	reply, err := t.engine.Try(ctx, key, branch)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -82,10 +94,11 @@ func (t *transactions) TryBranch(ctx context.Context, req *amendsv1.TryBranchReq
 // CommitTcc decides to confirm every branch.
 func (t *transactions) CommitTcc(ctx context.Context, req *amendsv1.CommitTccRequest) (
 	*amendsv1.CommitTccResponse, error) {
-	if err := checkGID(req.GetGid()); err != nil {
+	key, err := t.key(ctx, req.GetGid())
+	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	tx, err := summary(t.engine.Commit(ctx, req.GetGid()))
+	tx, err := summary(t.engine.Commit(ctx, key))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -95,10 +108,14 @@ func (t *transactions) CommitTcc(ctx context.Context, req *amendsv1.CommitTccReq
 // AbortTransaction decides to turn back.
 func (t *transactions) AbortTransaction(ctx context.Context, req *amendsv1.AbortTransactionRequest) (
 	*amendsv1.AbortTransactionResponse, error) {
+	c, err := t.caller(ctx)
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
 	if err := errors.Join(checkGID(req.GetGid()), checkReason(req.GetReason())); err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	tx, err := summary(t.engine.Abort(ctx, req.GetGid(), actor(ctx), req.GetReason()))
+	tx, err := summary(t.engine.Abort(ctx, wire.Key(c.Namespace, req.GetGid()), c.Subject, req.GetReason()))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -109,14 +126,15 @@ func (t *transactions) AbortTransaction(ctx context.Context, req *amendsv1.Abort
 // after max_wait with the state it then has.
 func (t *transactions) WaitTransaction(ctx context.Context, req *amendsv1.WaitTransactionRequest) (
 	*amendsv1.WaitTransactionResponse, error) {
-	if err := checkGID(req.GetGid()); err != nil {
+	key, err := t.key(ctx, req.GetGid())
+	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	wait, err := waitTime(req)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	tx, err := summary(t.wait(ctx, req.GetGid(), wait))
+	tx, err := summary(t.wait(ctx, key, wait))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -138,15 +156,15 @@ func waitTime(req *amendsv1.WaitTransactionRequest) (time.Duration, error) {
 	return min(wait, maxWait), nil
 }
 
-func (t *transactions) wait(ctx context.Context, gid string, wait time.Duration) (store.Record, error) {
+func (t *transactions) wait(ctx context.Context, key string, wait time.Duration) (store.Record, error) {
 	if wait == 0 {
-		return t.engine.Get(ctx, gid)
+		return t.engine.Get(ctx, key)
 	}
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	rec, err := t.engine.Wait(bounded, gid)
+	rec, err := t.engine.Wait(bounded, key)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil { // our bound, not the caller's
-		return t.engine.Get(ctx, gid)
+		return t.engine.Get(ctx, key)
 	}
 	return rec, err
 }
@@ -157,13 +175,4 @@ func summary(rec store.Record, err error) (*amendsv1.Transaction, error) {
 		return nil, err
 	}
 	return wire.Transaction(rec, false, false)
-}
-
-// actor says who asks, for the audit trail: without authentication all that is
-// known is the address.
-func actor(ctx context.Context) string {
-	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		return p.Addr.String()
-	}
-	return "unknown"
 }

@@ -8,14 +8,11 @@ import (
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/internal/api"
-	"github.com/amends-dev/amends/coordinator/internal/engine"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/tcc"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
-
-var _ api.Engine = (*engine.Engine)(nil)
 
 func TestBadConfig(t *testing.T) {
 	_, err := api.New(nil, nil, nil, &api.Config{MaxPayload: -1, WatchPoll: -1})

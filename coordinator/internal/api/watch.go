@@ -18,12 +18,12 @@ func (a *admin) WatchTransaction(req *amendsv1.WatchTransactionRequest,
 	stream grpc.ServerStreamingServer[amendsv1.WatchTransactionResponse],
 ) error {
 	ctx := stream.Context()
-	err := checkGID(req.GetGid())
+	key, err := a.key(ctx, req.GetGid())
 	if err == nil && req.GetAfterSeq() < 0 {
 		err = amendsv1.ErrInvalidArgument.With("after_seq is %d: it must not be negative", req.GetAfterSeq())
 	}
 	if err == nil {
-		w := watch{admin: a, gid: req.GetGid(), sent: req.GetAfterSeq(), send: stream.Send}
+		w := watch{admin: a, key: key, sent: req.GetAfterSeq(), send: stream.Send}
 		err = w.run(ctx)
 	}
 	if err != nil {
@@ -35,7 +35,7 @@ func (a *admin) WatchTransaction(req *amendsv1.WatchTransactionRequest,
 // watch is one call of WatchTransaction.
 type watch struct {
 	*admin
-	gid  string
+	key  string
 	sent int64 // number of the last event that went out
 	send func(*amendsv1.WatchTransactionResponse) error
 }
@@ -56,9 +56,9 @@ func (w *watch) run(ctx context.Context) error {
 // round sends what there is, then waits for more. It subscribes before it
 // reads, so that nothing happens unseen in between.
 func (w *watch) round(ctx context.Context, tick <-chan time.Time) (ended bool, err error) {
-	changed, unsubscribe := w.engine.Changed(w.gid)
+	changed, unsubscribe := w.engine.Changed(w.key)
 	defer unsubscribe()
-	rec, err := w.load(ctx, w.gid)
+	rec, err := w.load(ctx, w.key)
 	if err != nil {
 		return false, err
 	}
@@ -80,7 +80,7 @@ func (w *watch) round(ctx context.Context, tick <-chan time.Time) (ended bool, e
 // sendNew sends every event that the store has after the last one sent.
 func (w *watch) sendNew(ctx context.Context) error {
 	for {
-		events, err := w.store.Events(ctx, w.gid, w.sent, watchPage)
+		events, err := w.store.Events(ctx, w.key, w.sent, watchPage)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
@@ -32,8 +34,14 @@ type attendServer struct {
 	hub *Hub
 }
 
+// namespaceOf is what a test's participant says that its namespace is.
+func namespaceOf(s amendsv1.ParticipantService_AttendServer) string {
+	md, _ := metadata.FromIncomingContext(s.Context())
+	return strings.Join(md.Get(amendsv1.NamespaceHeader), "")
+}
+
 func (a attendServer) Attend(s amendsv1.ParticipantService_AttendServer) error {
-	return a.hub.Attend(s)
+	return a.hub.Attend(namespaceOf(s), s)
 }
 
 // newWorld collects outcomes unless deliver is given.
@@ -113,9 +121,12 @@ func hello(service, instance string, capacity int, actions ...string) *amendsv1.
 }
 
 // dial opens a stream without a hello. keepalive pings for it.
-func (w *world) dial() *participant {
+func (w *world) dial() *participant { return w.dialIn("") }
+
+// dialIn is dial in a namespace.
+func (w *world) dialIn(namespace string) *participant {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), amendsv1.NamespaceHeader, namespace))
 	stream, err := amendsv1.NewParticipantServiceClient(w.conn).Attend(ctx)
 	if err != nil {
 		w.t.Fatal(err)
@@ -125,9 +136,12 @@ func (w *world) dial() *participant {
 }
 
 // attend opens a stream, says hello and starts to receive.
-func (w *world) attend(h *amendsv1.Hello) *participant {
+func (w *world) attend(h *amendsv1.Hello) *participant { return w.attendIn("", h) }
+
+// attendIn is attend in a namespace.
+func (w *world) attendIn(namespace string, h *amendsv1.Hello) *participant {
 	w.t.Helper()
-	p := w.dial()
+	p := w.dialIn(namespace)
 	p.send(&amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Hello{Hello: h}})
 	go p.receive()
 	synctest.Wait()

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/amends-dev/amends/saga/txn"
-
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga/txn"
 )
 
 // Hub hands calls to the least loaded instance of the service that offers
@@ -24,7 +24,7 @@ type Hub struct {
 
 	mu       sync.Mutex
 	closed   bool
-	services map[string]*service
+	services map[serviceKey]*service
 	streams  map[*stream]struct{} // every open one, those without a hello included
 	byGID    map[string][]*waiting
 	seq      uint64 // orders what waits
@@ -42,7 +42,7 @@ func New(deliver func(Outcome), cfg *Config) *Hub {
 		cfg:      c,
 		log:      c.Logger,
 		deliver:  deliver,
-		services: map[string]*service{},
+		services: map[serviceKey]*service{},
 		streams:  map[*stream]struct{}{},
 		byGID:    map[string][]*waiting{},
 	}
@@ -71,8 +71,9 @@ func (h *Hub) place(c Call, now time.Time) {
 	if h.replaceWaiting(c) {
 		return
 	}
+	namespace, _ := wire.Split(c.GID)
 	name, _ := txn.SplitAction(c.Action)
-	sv := h.service(name)
+	sv := h.service(serviceKey{namespace, name})
 	if sv.queues[c.Action] == nil { // else no instance has room for this action
 		if s := sv.leastLoaded(c.Action); s != nil {
 			s.assign(c, now)
@@ -96,27 +97,29 @@ func (h *Hub) Withdraw(gid string) []Call {
 	return calls
 }
 
-// Offers reports whether an instance of the action's service is connected, and
-// whether one of those offers the action.
-func (h *Hub) Offers(action string) (serviceKnown, actionKnown bool) {
+// Offers reports whether an instance of the action's service is connected in a
+// namespace, and whether one of those offers the action.
+func (h *Hub) Offers(namespace, action string) (serviceKnown, actionKnown bool) {
 	name, _ := txn.SplitAction(action)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	sv := h.services[name]
+	sv := h.services[serviceKey{namespace, name}]
 	if sv == nil || len(sv.streams) == 0 {
 		return false, false
 	}
 	return true, slices.ContainsFunc(sv.streams, func(s *stream) bool { return s.offers(action) })
 }
 
-// Services returns every service that has an instance or a waiting call, by
-// name.
-func (h *Hub) Services() []Service {
+// Services returns every service of a namespace that has an instance or a
+// waiting call, by name.
+func (h *Hub) Services(namespace string) []Service {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := make([]Service, 0, len(h.services))
-	for _, sv := range h.services {
-		all = append(all, sv.status())
+	var all []Service
+	for key, sv := range h.services {
+		if key.namespace == namespace {
+			all = append(all, sv.status())
+		}
 	}
 	slices.SortFunc(all, func(a, b Service) int { return cmp.Compare(a.Name, b.Name) })
 	return all
@@ -144,11 +147,11 @@ func (h *Hub) Close() {
 func errClosed() error { return amendsv1.ErrUnavailable.With("the coordinator is shutting down") }
 
 // service returns the named service, a new one if need be.
-func (h *Hub) service(name string) *service {
-	sv := h.services[name]
+func (h *Hub) service(key serviceKey) *service {
+	sv := h.services[key]
 	if sv == nil {
-		sv = &service{name: name, queues: map[string]*queue{}}
-		h.services[name] = sv
+		sv = &service{serviceKey: key, queues: map[string]*queue{}}
+		h.services[key] = sv
 	}
 	return sv
 }
@@ -156,6 +159,6 @@ func (h *Hub) service(name string) *service {
 // forgetIfIdle drops a service that has neither instance nor waiting call.
 func (h *Hub) forgetIfIdle(sv *service) {
 	if len(sv.streams) == 0 && len(sv.queues) == 0 {
-		delete(h.services, sv.name)
+		delete(h.services, sv.serviceKey)
 	}
 }

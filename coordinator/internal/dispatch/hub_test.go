@@ -115,7 +115,7 @@ func status(t *testing.T, w *world, want string) {
 	t.Helper()
 	synctest.Wait()
 	var lines []string
-	for _, s := range w.hub.Services() {
+	for _, s := range w.hub.Services("") {
 		line := s.Name + ":"
 		slices.SortFunc(s.Instances, func(a, b Instance) int { return a.Capacity - b.Capacity })
 		for _, i := range s.Instances {
@@ -140,7 +140,7 @@ func TestEqualInstancesTakeTurns(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		if s := w.hub.services["s"].streams; s[0].given != 5 || s[1].given != 5 {
+		if s := w.hub.services[serviceKey{name: "s"}].streams; s[0].given != 5 || s[1].given != 5 {
 			t.Errorf("the instances got %d and %d calls, want 5 each", s[0].given, s[1].given)
 		}
 	})
@@ -150,7 +150,7 @@ func TestCallWaitsForAnInstanceThatOffersIt(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, w *world) {
 		offers := func(action string, service, known bool) {
 			t.Helper()
-			if s, a := w.hub.Offers(action); s != service || a != known {
+			if s, a := w.hub.Offers("", action); s != service || a != known {
 				t.Errorf("Offers(%s) = %v, %v", action, s, a)
 			}
 		}

@@ -30,9 +30,9 @@ func (h *Hub) join(s *stream, hello *amendsv1.Hello) error {
 	if h.closed {
 		return nil // Close has ended it already
 	}
-	s.service = h.service(hello.GetService())
+	s.service = h.service(serviceKey{s.namespace, hello.GetService()})
 	s.service.streams = append(s.service.streams, s)
-	h.log.Info("participant connected", "service", s.service.name, "instance", s.instance,
+	h.log.Info("participant connected", "service", s.service.name, "namespace", s.namespace, "instance", s.instance,
 		"actions", len(s.actions), "capacity", s.capacity)
 	h.refill(s)
 	return nil

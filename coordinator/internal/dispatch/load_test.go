@@ -75,7 +75,7 @@ func flood(t testing.TB, n int) {
 	select {
 	case <-answered:
 	case <-time.After(time.Minute):
-		t.Errorf("%d calls were not answered: %+v", left.Load(), w.hub.Services())
+		t.Errorf("%d calls were not answered: %+v", left.Load(), w.hub.Services(""))
 	}
 	w.hub.Close()
 	running.Wait()

@@ -53,7 +53,7 @@ func TestParticipantClosesItsStream(t *testing.T) {
 		if err, ended := p.lost(); !ended || err.Error() != "EOF" {
 			t.Errorf("the stream ended %v with %v, want a clean end", ended, err)
 		}
-		if s := w.hub.Services(); len(s) != 0 {
+		if s := w.hub.Services(""); len(s) != 0 {
 			t.Errorf("services are %v", s)
 		}
 	})
@@ -117,7 +117,7 @@ func TestDrain(t *testing.T) {
 		calls := a.take()
 		a.send(&amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Drain{Drain: &amendsv1.Drain{}}})
 		synctest.Wait()
-		if s := w.hub.Services(); !s[0].Instances[0].Draining {
+		if s := w.hub.Services(""); !s[0].Instances[0].Draining {
 			t.Errorf("status does not show the draining: %+v", s)
 		}
 		a.ok(calls...)

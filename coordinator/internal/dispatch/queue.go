@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
+// serviceKey tells services apart.
+type serviceKey struct{ namespace, name string }
+
 // service is everything about one service. The Hub's mutex guards it.
 type service struct {
-	name    string
+	serviceKey
 	streams []*stream
 	queues  map[string]*queue // by action, none of them empty
 }

@@ -30,6 +30,7 @@ type stream struct {
 	sooner chan struct{} // supervise has to wake up earlier than it planned
 
 	hub       *Hub
+	namespace string
 	service   *service // nil before the hello and after detach
 	instance  string
 	actions   map[string]struct{}
@@ -49,10 +50,11 @@ type stream struct {
 
 // Attend serves one participant's stream until it ends: with nil when the
 // participant closed it, else with an error that says why. What was under way
-// on it ends as Unknown at once.
-func (h *Hub) Attend(g amendsv1.ParticipantService_AttendServer) error {
+// on it ends as Unknown at once. It receives the calls of transactions of its
+// namespace only, with their gids as they are known there.
+func (h *Hub) Attend(namespace string, g amendsv1.ParticipantService_AttendServer) error {
 	s := &stream{
-		grpc: g, hub: h, ended: make(chan struct{}),
+		grpc: g, hub: h, namespace: namespace, ended: make(chan struct{}),
 		wake: make(chan struct{}, 1), sooner: make(chan struct{}, 1),
 		flights: map[key]*flight{}, heard: time.Now(),
 	}
@@ -179,7 +181,7 @@ func (s *stream) settle(answers []*amendsv1.Outcome) {
 	h := s.hub
 	done := make([]Outcome, 0, len(answers))
 	for _, o := range answers {
-		f := s.flights[outcomeKey(o)]
+		f := s.flights[outcomeKey(s.namespace, o)]
 		if f == nil {
 			h.log.Debug("answer to a call that is not under way", "service", s.service.name, "instance", s.instance,
 				"gid", o.GetGid(), "index", o.GetIndex(), "op", o.GetOp(), "attempt", o.GetAttempt())

@@ -41,7 +41,7 @@ func TestBadHello(t *testing.T) {
 				if !ended || !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
 					t.Errorf("the stream ended %v with %v\nwant %v … %s", ended, err, tc.want, tc.text)
 				}
-				if s := w.hub.Services(); len(s) != 0 {
+				if s := w.hub.Services(""); len(s) != 0 {
 					t.Errorf("it became an instance: %v", s)
 				}
 			})
@@ -147,11 +147,11 @@ func TestHangingParticipant(t *testing.T) {
 		}
 		good.pingFor(4*time.Second, time.Second)
 		unknown := w.outcomes()
-		if s := w.hub.services["h"]; s == nil || len(s.streams) != 0 {
+		if s := w.hub.services[serviceKey{name: "h"}]; s == nil || len(s.streams) != 0 {
 			t.Fatalf("the hanging instance is still there")
 		}
 		// What never left goes to another instance, without an attempt lost.
-		waits := w.hub.Services()[0].Waiting
+		waits := w.hub.Services("")[0].Waiting
 		if len(unknown)+waits != 1000 || waits == 0 || len(unknown) == 0 {
 			t.Errorf("%d unknown and %d waiting, want 1000 in all and some of both", len(unknown), waits)
 		}

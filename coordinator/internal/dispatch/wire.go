@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
 )
@@ -48,8 +49,9 @@ func checkHello(hello *amendsv1.Hello, maxCapacity int) error {
 }
 
 func wireCall(c Call) *amendsv1.Call {
+	_, gid := wire.Split(c.GID)
 	w := &amendsv1.Call{
-		Gid:     c.GID,
+		Gid:     gid,
 		Branch:  c.Name,
 		Index:   int32(c.Branch),
 		Op:      amendsv1.Op(c.Op), // the numbers are the same, as a test checks
@@ -77,12 +79,12 @@ type key struct {
 
 func (c Call) key() key { return key{c.GID, c.Branch, c.Op, c.Attempt} }
 
-func outcomeKey(o *amendsv1.Outcome) key {
+func outcomeKey(namespace string, o *amendsv1.Outcome) key {
 	op := txn.Op(0) // of no call
 	if n := o.GetOp(); n >= amendsv1.Op_OP_DO && n <= amendsv1.Op_OP_CANCEL {
 		op = txn.Op(n)
 	}
-	return key{o.GetGid(), int(o.GetIndex()), op, int(o.GetAttempt())}
+	return key{wire.Key(namespace, o.GetGid()), int(o.GetIndex()), op, int(o.GetAttempt())}
 }
 
 // answer turns what a participant said about a call into its outcome. A code

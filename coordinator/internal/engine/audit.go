@@ -1,12 +1,11 @@
 package engine
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
+	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
 )
@@ -23,8 +22,10 @@ type detail struct {
 	Message string `json:"message,omitempty"` // the participant's, caller's or operator's words
 	Code    string `json:"code,omitempty"`    // of an abort
 	Actor   string `json:"actor,omitempty"`   // who asked, when a person or service did
-	Name    string `json:"name,omitempty"`    // of a start: the definition's
-	Digest  []byte `json:"digest,omitempty"`  // of a start: of its content
+	Reason  string `json:"reason,omitempty"`  // of an operator: why
+	Request string `json:"request_id,omitempty"`
+	Name    string `json:"name,omitempty"`   // of a start: the definition's
+	Digest  []byte `json:"digest,omitempty"` // of a start: of its content
 }
 
 func detailOf(ev txn.Event, m machine, actor string) detail {
@@ -54,28 +55,8 @@ func (t *tx) note(kind string, d detail, now time.Time) error {
 	return nil
 }
 
-// Hash is the digest of an audit event: SHA-256 over the event's fields, each
-// behind its length, the hash of the event before it among them. A trail whose
-// every Hash is right and whose every Prev is the Hash before it has not been
-// edited.
+// Hash is the digest of an audit event, as auditors check it. The gid of an
+// event is the qualified one, which is what the digest covers.
 func Hash(ev store.Event) []byte {
-	h := sha256.New()
-	field := func(b []byte) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
-		h.Write(b)
-	}
-	number := func(v int64) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(v))
-		h.Write(n[:])
-	}
-	field(ev.Prev)
-	field([]byte(ev.GID))
-	number(ev.Seq)
-	number(ev.At.UnixMicro())
-	field([]byte(ev.Type))
-	field(ev.Data)
-	return h.Sum(nil)
+	return amendsv1.AuditHash(ev.Prev, "", ev.GID, ev.Seq, ev.At, ev.Type, ev.Data)
 }

@@ -135,6 +135,7 @@ func (w *worker) conclude(it item, now time.Time) {
 	for _, h := range it.hooks {
 		h(it.rec, nil)
 	}
+	w.e.rates.note(&it.rec, now)
 	w.e.watch.publish(it.rec)
 	t := it.tx
 	if !t.durable() {

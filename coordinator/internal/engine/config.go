@@ -28,6 +28,9 @@ type Config struct {
 	// same way; what does not fit stays in the store until it does. Default
 	// 100,000.
 	MaxLive int
+	// StallAfter is how long a transaction may wait for a participant before it
+	// is marked as stalled, with an audit event. Default 1 min; negative: never.
+	StallAfter time.Duration
 	// SweepInterval is the time between looks for due transactions. Default 1 s.
 	SweepInterval time.Duration
 	// Retention is how long finished transactions are kept. Default 7 days;
@@ -76,6 +79,7 @@ func (c *Config) withDefaults() (Config, error) {
 	orDefault(&out.Workers, 2)
 	orDefault(&out.LeaseTTL, 10*time.Second)
 	orDefault(&out.MaxLive, 100_000)
+	orDefault(&out.StallAfter, time.Minute)
 	orDefault(&out.SweepInterval, time.Second)
 	orDefault(&out.Retention, 7*24*time.Hour)
 	orDefault(&out.DrainTimeout, 5*time.Second)

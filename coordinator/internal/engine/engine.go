@@ -32,6 +32,8 @@ type Engine struct {
 	shardCount int
 	workers    []*worker
 	watch      watch
+	rates      rates
+	bulks      chan string   // ids of those to be carried out
 	started    *room         // for what was started here
 	owed       *room         // for what came from the store, which is owed and comes before what is new
 	renew      chan struct{} // wakes the lease loop
@@ -52,6 +54,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: the store does not answer: %w", err)
 	}
 	e := &Engine{cfg: full, store: st, shardCount: n,
+		bulks: make(chan string, bulkQueueSize),
 		renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
 		started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}
 	for range full.Workers {
@@ -79,6 +82,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return e.leaseLoop(gctx) })
 	g.Go(func() error { return e.purgeLoop(gctx) })
+	g.Go(func() error { return e.bulkLoop(gctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -147,10 +151,8 @@ func (w *worker) quiet() bool {
 		return false
 	}
 	for _, t := range w.txs {
-		for _, c := range t.calls {
-			if c.sent {
-				return false
-			}
+		if t.calling() {
+			return false
 		}
 	}
 	return true

@@ -17,6 +17,10 @@ var (
 	errStale     = errors.New("engine: read from the store too long ago")
 )
 
+func notFound(gid string) error {
+	return amendsv1.ErrNotFound.With("no transaction %q: never started here, or past its retention", gid)
+}
+
 func illegal(gid string, from, to txn.State) error {
 	return fmt.Errorf("engine: transaction %q: no way leads from %v to %v", gid, from, to)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga"
@@ -53,12 +54,21 @@ func (e *Engine) newRecord(gid, kind, name string, def []byte, timeout time.Dura
 	now := stamp(time.Now())
 	rec := store.Record{
 		GID: gid, Shard: e.shardOf(gid), Kind: kind, Name: name, Definition: def, Labels: labels,
-		Digest: digest(kind, def, labels), CreatedAt: now,
+		Digest: digest(kind, def, labels), CreatedAt: now, Namespace: namespaceOf(gid),
 	}
 	if timeout > 0 {
 		rec.Deadline = now.Add(timeout)
 	}
 	return rec
+}
+
+// namespaceOf is what lists find a record by.
+func namespaceOf(key string) string {
+	if namespace, _, bulk := wire.SplitBulk(key); bulk {
+		return wire.BulkNamespace(namespace)
+	}
+	namespace, _ := wire.Split(key)
+	return namespace
 }
 
 // digest tells a repeated start from another one under the same gid.
@@ -140,7 +150,7 @@ func (w *worker) start(rec store.Record, m machine, seq uint64, say func(answer)
 			say(answer{err: err})
 			return
 		}
-		t := &tx{rec: rec, m: m, fresh: true}
+		t := &tx{rec: rec, m: m, fresh: true, gotOn: true}
 		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
 		if err := t.note("started", d, rec.CreatedAt); err != nil {
 			say(answer{err: err})
@@ -299,7 +309,7 @@ func (e *Engine) Get(ctx context.Context, gid string) (store.Record, error) {
 	case err == nil:
 		return rec, nil
 	case errors.Is(err, store.ErrNotFound):
-		return rec, amendsv1.ErrNotFound.With("no transaction %q: never started here, or past its retention", gid)
+		return rec, notFound(gid)
 	}
 	return rec, unavailable(err)
 }

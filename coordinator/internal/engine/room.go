@@ -150,10 +150,8 @@ func (w *worker) setsAside(t *tx) bool {
 	if t.room != w.e.owed || len(t.tries) > 0 {
 		return false
 	}
-	for i := range t.calls {
-		if t.calls[i].sent {
-			return false
-		}
+	if t.calling() {
+		return false
 	}
 	service, n, crowded := t.room.crowded(t.waits)
 	if !crowded || n == 1 { // which is this one

@@ -159,7 +159,12 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 			}
 			continue
 		}
-		if w.expire(t, now); t.durable() {
+		if t.fresh && len(t.calls) == 0 {
+			t.schedule(now, w.rnd.Float64)
+		}
+		w.expire(t, now)
+		w.stall(t, now)
+		if t.durable() {
 			w.act(t, now)
 		}
 	}
@@ -177,11 +182,14 @@ func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
 	case seq < sh.since || !w.gone.current(rec.GID, seq):
 		return nil, errStale
 	}
-	m, err := decode(&rec)
+	m, own, err := decode(&rec)
 	if err != nil {
 		return nil, err
 	}
 	t := &tx{rec: rec, m: m, fresh: true, loaded: rec.Version}
+	if err := t.restore(own); err != nil {
+		return nil, err
+	}
 	w.adopt(t, w.e.owed)
 	return t, nil
 }

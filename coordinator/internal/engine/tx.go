@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
@@ -22,10 +24,17 @@ type tx struct {
 	waits  []string      // the services that the room has it down for
 	loaded int64         // the version that came from the store; 0: started here
 	fresh  bool          // loaded or started, its calls not yet scheduled
-	turned bool          // it has turned back: what no participant has seen is not to be done
+	recall bool          // what no participant has seen is not to be done, or not now
 	expiry bool          // its deadline has been dealt with
+	urgent []int         // branches (or txn.All) that an operator asked to retry now
 	wakeAt time.Time     // when the timer heap wakes it
 	slot   int           // its place in the timer heap, from 1; 0: not in it
+
+	dueAt    time.Time     // of the first call that is to go out; zero: none is
+	since    time.Time     // when it last got on: anything but one more try
+	gotOn    bool          // since the last batch
+	patience time.Duration // after which it is stalled; negative: never
+	requests requests      // of operators, that are known when repeated
 }
 
 // hook runs when a change is durable, or was given up with an error.
@@ -72,7 +81,7 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 			next = at
 		}
 	}
-	old, calls := t.calls, make([]call, 0, len(t.calls))
+	old, calls, due := t.calls, make([]call, 0, len(t.calls)), time.Time{}
 	for _, want := range t.m.outstanding() {
 		for len(old) > 0 && old[0].Branch < want.Branch {
 			old = old[1:]
@@ -81,9 +90,12 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 		if len(old) > 0 && old[0].same(want) {
 			c.due, c.sent = old[0].due, old[0].sent
 		} else if want.Attempt > 1 && t.fresh {
-			c.due = later(now, t.rec.NextAt)
+			c.due = later(now, t.dueAt)
 		} else if want.Attempt > 1 {
 			c.due = now.Add(want.Retry.Delay(want.Attempt-1, rnd()))
+		}
+		if !c.sent && t.isUrgent(want.Branch) {
+			c.due = now
 		}
 		calls = append(calls, c)
 		if c.sent {
@@ -91,18 +103,32 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 		} else {
 			earlier(c.due)
 		}
+		due = next
 	}
-	t.calls, t.fresh = calls, false
+	t.calls, t.dueAt, t.fresh, t.urgent = calls, due, false, nil
 	t.recount()
+	if t.rec.Paused {
+		return time.Time{} // only a person moves it
+	}
+	if t.rec.Kind == KindBulk {
+		earlier(now) // the sweep hands it to the bulk loop
+	}
 	if d := t.deadline(); !d.IsZero() {
 		earlier(d)
+	}
+	if s := t.stallsAt(); !s.IsZero() {
+		earlier(s)
 	}
 	return next
 }
 
+func (t *tx) isUrgent(branch int) bool {
+	return slices.Contains(t.urgent, branch) || slices.Contains(t.urgent, txn.All)
+}
+
 // deadline is when the transaction must turn back, or zero.
 func (t *tx) deadline() time.Time {
-	if t.expiry || t.m.phase() != txn.Running {
+	if t.expiry || t.rec.Paused || t.m.phase() != txn.Running {
 		return time.Time{}
 	}
 	return t.rec.Deadline
@@ -111,7 +137,13 @@ func (t *tx) deadline() time.Time {
 // nextWake is when a timer must look at the transaction again; calls under way
 // wake it by their outcome.
 func (t *tx) nextWake() time.Time {
+	if t.rec.Paused {
+		return time.Time{}
+	}
 	next := t.deadline()
+	if s := t.stallsAt(); !s.IsZero() && (next.IsZero() || s.Before(next)) {
+		next = s
+	}
 	for _, c := range t.calls {
 		if !c.sent && (next.IsZero() || c.due.Before(next)) {
 			next = c.due
@@ -121,16 +153,37 @@ func (t *tx) nextWake() time.Time {
 }
 
 // idle reports whether nothing but a person can move the transaction.
-func (t *tx) idle() bool { return len(t.calls) == 0 && t.deadline().IsZero() }
+func (t *tx) idle() bool {
+	if t.rec.Paused {
+		return !t.calling()
+	}
+	return len(t.calls) == 0 && t.deadline().IsZero()
+}
+
+// calling reports whether a call is under way.
+func (t *tx) calling() bool {
+	return slices.ContainsFunc(t.calls, func(c call) bool { return c.sent })
+}
 
 // write encodes the transaction for a batch and takes over its events.
 func (t *tx) write(now, next time.Time) (store.Write, error) {
-	body, err := t.m.encode()
+	state, err := t.m.encode()
 	if err != nil {
 		return store.Write{}, err
 	}
-	rec := &t.rec
+	if t.gotOn {
+		t.rec.Stalled = false
+	}
+	own, err := t.own(now, next)
+	if err != nil {
+		return store.Write{}, err
+	}
+	body, rec := wire.JoinBody(state, own), &t.rec
 	rec.Version++
+	rec.WaitsFor = ""
+	if rec.Stalled || t.m.phase() == txn.Parked {
+		rec.WaitsFor = t.waitsFor()
+	}
 	rec.State, rec.Body, rec.UpdatedAt, rec.NextAt = uint8(t.m.phase()), body, now, next
 	if cause := t.m.cause(); cause != nil {
 		rec.Reason = cause.String()
@@ -138,7 +191,7 @@ func (t *tx) write(now, next time.Time) (store.Write, error) {
 		rec.Reason = ""
 	}
 	if t.m.phase().Finished() {
-		rec.FinishedAt, rec.NextAt = now, time.Time{}
+		rec.FinishedAt, rec.NextAt, rec.Paused = now, time.Time{}, false
 	}
 	w := store.Write{Record: *rec, Events: t.events}
 	t.events = nil
@@ -168,10 +221,10 @@ func tryAnswer(s tcc.State, name string) (reply []byte, err error, answered bool
 		if b.Name != name {
 			continue
 		}
-		switch b.Phase {
-		case tcc.Trying:
+		switch {
+		case b.Phase == tcc.Trying:
 			return nil, nil, false
-		case tcc.Tried, tcc.Confirming, tcc.Confirmed:
+		case b.Phase == tcc.Tried, s.Decision == txn.Committing:
 			return b.Reply, nil, true
 		}
 		break

@@ -140,6 +140,7 @@ func (w *worker) wakeDue(now time.Time) {
 			continue
 		}
 		w.expire(t, now)
+		w.stall(t, now)
 		if t.durable() {
 			w.act(t, now)
 		}
@@ -161,20 +162,27 @@ func (w *worker) expire(t *tx, now time.Time) {
 
 // apply lets the machine decide about an event and queues the change.
 func (w *worker) apply(t *tx, ev txn.Event, actor string) error {
-	now := time.Now()
 	next, err := t.m.advance(ev)
 	if err != nil || next == t.m {
 		return err
 	}
+	return w.become(t, next, ev, detailOf(ev, next, actor))
+}
+
+// become queues what an event has made of a transaction, with its audit event.
+func (w *worker) become(t *tx, next machine, ev txn.Event, d detail) error {
 	from, to := t.m.phase(), next.phase()
 	if !txn.Legal(from, to) {
 		return illegal(t.rec.GID, from, to)
 	}
-	if err := t.note(ev.EventType(), detailOf(ev, next, actor), stamp(now)); err != nil {
+	if err := t.note(ev.EventType(), d, stamp(time.Now())); err != nil {
 		return err
 	}
 	t.m = next
-	t.turned = t.turned || from != to && to == txn.RollingBack
+	t.recall = t.recall || from != to && to == txn.RollingBack
+	if r, ok := ev.(txn.Replied); !ok || r.Outcome != txn.Unknown {
+		t.gotOn = true
+	}
 	w.touch(t)
 	return nil
 }
@@ -197,13 +205,17 @@ func (w *worker) act(t *tx, now time.Time) {
 		w.forget(t)
 		return
 	}
+	if t.rec.Kind == KindBulk {
+		w.driveBulk(t)
+		return
+	}
+	if t.recall {
+		t.recall = false
+		w.recall(t)
+	}
 	if t.idle() {
 		w.leave(t)
 		return
-	}
-	if t.turned {
-		t.turned = false
-		w.recall(t)
 	}
 	if w.draining {
 		return // what is due stays in the store for whoever comes next
@@ -227,7 +239,7 @@ func (w *worker) send(t *tx, now time.Time) {
 	for i := range t.calls {
 		c := &t.calls[i]
 		switch {
-		case c.sent || c.due.After(now):
+		case c.sent || c.due.After(now) || t.rec.Paused:
 		case !held:
 			c.due = now.Add(w.e.cfg.LeaseTTL / 10)
 		default:
@@ -263,12 +275,7 @@ func (w *worker) sleeps(t *tx, wake, now time.Time) bool {
 	if wake.Before(now.Add(2 * horizon)) {
 		return false
 	}
-	for _, c := range t.calls {
-		if c.sent {
-			return false
-		}
-	}
-	return len(t.tries) == 0
+	return !t.calling() && len(t.tries) == 0
 }
 
 // outcome takes what dispatch delivers.
@@ -281,6 +288,9 @@ func (w *worker) outcome(o dispatch.Outcome) {
 		w.log.Warn("amends: an outcome was not taken", "gid", o.GID, "op", o.Op.String(), "err", err)
 	}
 	w.settleCall(t, o.Replied)
+	if t.rec.Paused && t.durable() {
+		w.act(t, time.Now()) // nothing may be left to wait for
+	}
 }
 
 // settleCall marks the call that was answered as no longer under way.
@@ -325,7 +335,7 @@ func (w *worker) adopt(t *tx, r *room) {
 	for _, c := range t.m.outstanding() {
 		t.waits = appendService(t.waits, c.Action)
 	}
-	t.room = r
+	t.room, t.patience = r, w.e.cfg.StallAfter
 	r.enter(t.waits)
 	w.txs[t.rec.GID] = t
 }

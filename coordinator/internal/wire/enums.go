@@ -75,6 +75,21 @@ var (
 		{txn.Refused, amendsv1.OutcomeCode_OUTCOME_CODE_REFUSED},
 		{txn.Unknown, amendsv1.OutcomeCode_OUTCOME_CODE_UNKNOWN},
 	}
+	// Pause and resume are not among them: no machine knows of them.
+	verbs = table[txn.Verb, amendsv1.Verb]{
+		{txn.VerbRetry, amendsv1.Verb_VERB_RETRY_NOW},
+		{txn.VerbSkip, amendsv1.Verb_VERB_SKIP_STEP},
+		{txn.VerbComplete, amendsv1.Verb_VERB_COMPLETE_STEP},
+		{txn.VerbFail, amendsv1.Verb_VERB_FAIL_STEP},
+		{txn.VerbAbort, amendsv1.Verb_VERB_ABORT},
+		{txn.VerbAbandon, amendsv1.Verb_VERB_ABANDON},
+	}
+	// What the state of a bulk's record says.
+	bulkStates = table[txn.State, amendsv1.BulkState]{
+		{txn.Running, amendsv1.BulkState_BULK_STATE_RUNNING},
+		{txn.Committed, amendsv1.BulkState_BULK_STATE_DONE},
+		{txn.RolledBack, amendsv1.BulkState_BULK_STATE_CANCELLED},
+	}
 )
 
 // State is s on the wire; UNSPECIFIED for a state that is none.
@@ -113,3 +128,19 @@ func Outcome(o txn.Outcome) amendsv1.OutcomeCode { return outcomes.to(o) }
 // FromOutcome is the inverse of Outcome; false for UNSPECIFIED and unknown
 // numbers.
 func FromOutcome(o amendsv1.OutcomeCode) (txn.Outcome, bool) { return outcomes.from(o) }
+
+// Verb is v on the wire; UNSPECIFIED for a verb that is none.
+func Verb(v txn.Verb) amendsv1.Verb { return verbs.to(v) }
+
+// FromVerb is the inverse of Verb; false for UNSPECIFIED, for unknown numbers,
+// and for PAUSE and RESUME, which are about the flag beside a transaction's
+// state.
+func FromVerb(v amendsv1.Verb) (txn.Verb, bool) { return verbs.from(v) }
+
+// BulkState is the state of a bulk whose record is in state s; UNSPECIFIED for
+// a state that no bulk is in.
+func BulkState(s txn.State) amendsv1.BulkState { return bulkStates.to(s) }
+
+// FromBulkState is the inverse of BulkState; false for UNSPECIFIED and unknown
+// numbers.
+func FromBulkState(s amendsv1.BulkState) (txn.State, bool) { return bulkStates.from(s) }

@@ -9,15 +9,16 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Event is an audit event on the wire. Its data goes along byte for byte, and
+// Event is an audit event on the wire, with its gid as callers know it. Its data goes along byte for byte, and
 // once more as detail. Data that is no JSON object, which only an edited trail
 // has, is still shown: detail then holds "data_error", so that one bad event
 // hides no other.
 func Event(ev store.Event) *amendsv1.Event {
+	_, gid := Split(ev.GID)
 	return &amendsv1.Event{
-		Gid:      amendsv1.ValidText(ev.GID),
+		Gid:      amendsv1.ValidText(gid),
 		Seq:      ev.Seq,
-		Time:     timestamp(ev.At),
+		Time:     Timestamp(ev.At),
 		Type:     amendsv1.ValidText(ev.Type),
 		Detail:   detail(ev.Data),
 		Hash:     ev.Hash,

@@ -25,7 +25,7 @@ func ParseReason(s string) txn.Reason {
 	}
 	r.Code, r.Message, _ = strings.Cut(rest, ": ")
 	switch r.Code {
-	case txn.CodeRefused, txn.CodeExhausted, txn.CodeDeadline, txn.CodeAborted:
+	case txn.CodeRefused, txn.CodeExhausted, txn.CodeDeadline, txn.CodeAborted, txn.CodeAbandoned:
 		return r
 	}
 	return txn.Reason{Message: s}

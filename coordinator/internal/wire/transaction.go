@@ -13,23 +13,30 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Transaction is a record on the wire. With branches, it decodes the record's
-// definition and state, which a list does not have; with full, branches hold
-// their requests and replies. The error names a record that cannot be decoded.
+// Transaction is a record on the wire, with its gid as callers know it. With
+// branches, it decodes the record's definition and state, which a list does not
+// have; with full, branches hold their requests and replies. Verbs are left
+// out: the engine knows them. The error names a record that cannot be decoded.
 func Transaction(rec store.Record, full, branches bool) (*amendsv1.Transaction, error) {
+	namespace, gid := Split(rec.GID)
 	t := &amendsv1.Transaction{
-		Gid:        amendsv1.ValidText(rec.GID),
+		Gid:        amendsv1.ValidText(gid),
 		Kind:       Kind(rec.Kind),
 		Name:       amendsv1.ValidText(rec.Name),
 		State:      State(txn.State(rec.State)),
 		Paused:     rec.Paused,
 		Labels:     validLabels(rec.Labels),
-		CreateTime: timestamp(rec.CreatedAt),
-		UpdateTime: timestamp(rec.UpdatedAt),
-		FinishTime: timestamp(rec.FinishedAt),
-		Deadline:   timestamp(rec.Deadline),
-		NextTime:   timestamp(rec.NextAt),
+		CreateTime: Timestamp(rec.CreatedAt),
+		UpdateTime: Timestamp(rec.UpdatedAt),
+		FinishTime: Timestamp(rec.FinishedAt),
+		Deadline:   Timestamp(rec.Deadline),
+		NextTime:   Timestamp(rec.NextAt),
 		Etag:       strconv.FormatInt(rec.Version, 10),
+		Namespace:  amendsv1.ValidText(namespace),
+		Stalled:    rec.Stalled,
+		WaitsFor:   amendsv1.ValidText(rec.WaitsFor),
+		EventSeq:   rec.EventSeq,
+		EventHash:  rec.EventHash,
 	}
 	if rec.Reason != "" {
 		t.Cause = cause(ParseReason(rec.Reason))
@@ -39,7 +46,7 @@ func Transaction(rec store.Record, full, branches bool) (*amendsv1.Transaction, 
 	}
 	list, err := decodeBranches(rec, full)
 	if err != nil {
-		return nil, fmt.Errorf("wire: transaction %q: %w", rec.GID, err)
+		return nil, fmt.Errorf("wire: transaction %q: %w", gid, err)
 	}
 	t.Branches = list
 	return t, nil
@@ -52,29 +59,46 @@ func cause(r txn.Reason) *amendsv1.Cause {
 }
 
 func decodeBranches(rec store.Record, full bool) ([]*amendsv1.Branch, error) {
+	state, _, err := SplitBody(rec.Body)
+	if err != nil {
+		return nil, err
+	}
 	switch rec.Kind {
 	case KindSaga:
 		d, err := saga.DecodeDefinition(rec.Definition)
 		if err != nil {
 			return nil, fmt.Errorf("definition: %w", err)
 		}
-		s, err := saga.DecodeState(d, rec.Body)
+		s, err := saga.DecodeState(d, state)
 		if err != nil {
 			return nil, fmt.Errorf("state: %w", err)
 		}
-		return sagaBranches(d, s, full), nil
+		return withNext(sagaBranches(d, s, full), rec, s.Outstanding(d)), nil
 	case KindTCC:
 		d, err := tcc.DecodeDefinition(rec.Definition)
 		if err != nil {
 			return nil, fmt.Errorf("definition: %w", err)
 		}
-		s, err := tcc.DecodeState(d, rec.Body)
+		s, err := tcc.DecodeState(d, state)
 		if err != nil {
 			return nil, fmt.Errorf("state: %w", err)
 		}
-		return tccBranches(s, full), nil
+		return withNext(tccBranches(s, full), rec, s.Outstanding(d)), nil
 	}
 	return nil, fmt.Errorf("kind %q is neither saga nor tcc", rec.Kind)
+}
+
+// withNext sets when a branch is tried again, where the record tells. It has
+// one time for the whole transaction, the earliest of all, which a call that is
+// under way makes that of its last write. So a later one is a retry's, unless
+// it is the deadline or the time at which it would count as stalled; and whose
+// it is can be told of a single call only. Once it is past, that attempt is
+// under way.
+func withNext(branches []*amendsv1.Branch, rec store.Record, calls []txn.Call) []*amendsv1.Branch {
+	if len(calls) == 1 && rec.Stalled && !rec.Paused && rec.NextAt.After(rec.UpdatedAt) && !rec.NextAt.Equal(rec.Deadline) {
+		branches[calls[0].Branch].NextTime = Timestamp(rec.NextAt)
+	}
+	return branches
 }
 
 func sagaBranches(d *saga.Definition, s saga.State, full bool) []*amendsv1.Branch {
@@ -123,7 +147,8 @@ func validLabels(labels map[string]string) map[string]string {
 	return valid
 }
 
-func timestamp(t time.Time) *timestamppb.Timestamp {
+// Timestamp is t on the wire; the zero time is absent.
+func Timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}

@@ -66,6 +66,7 @@ func TestEnums(t *testing.T) {
 	enum(t, valid(saga.Kind.Valid), wire.StepKind, wire.FromStepKind, func() (saga.Kind, bool) { return saga.Compensatable, true })
 	enum(t, valid(txn.Op.Valid), wire.Op, wire.FromOp, none)
 	enum(t, valid(txn.Outcome.Valid), wire.Outcome, wire.FromOutcome, none)
+	enum(t, []txn.State{txn.Running, txn.Committed, txn.RolledBack}, wire.BulkState, wire.FromBulkState, none)
 	if wire.State(0) != 0 || wire.State(99) != 0 || wire.Kind("x") != 0 || wire.StepKind(99) != 0 || wire.Op(0) != 0 || wire.Outcome(0) != 0 {
 		t.Error("what is none of ours must become UNSPECIFIED")
 	}
@@ -315,7 +316,7 @@ func FuzzParseReason(f *testing.F) {
 	f.Add("a\": REFUSED: \"b", ": ABORTED: x")
 	f.Add("\xff\n", "step \"x\": REFUSED")
 	f.Fuzz(func(t *testing.T, branch, message string) {
-		for _, code := range []string{txn.CodeRefused, txn.CodeExhausted, txn.CodeDeadline, txn.CodeAborted} {
+		for _, code := range []string{txn.CodeRefused, txn.CodeExhausted, txn.CodeDeadline, txn.CodeAborted, txn.CodeAbandoned} {
 			r := txn.Reason{Branch: branch, Code: code, Message: message}
 			if got := wire.ParseReason(r.String()); got != r {
 				t.Errorf("%+v became %+v through %q", r, got, r.String())

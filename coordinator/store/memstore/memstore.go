@@ -96,6 +96,20 @@ func (s *Store) Shards(ctx context.Context) (int, error) {
 	return len(s.data.leases), nil
 }
 
+// Leases implements store.Store.
+func (s *Store) Leases(ctx context.Context) ([]store.Holding, error) {
+	end, err := s.begin(ctx, "leases")
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	all := make([]store.Holding, len(s.data.leases))
+	for i, l := range s.data.leases {
+		all[i] = store.Holding{Lease: store.Lease{Shard: i, Epoch: l.epoch}, Owner: l.owner, ExpiresAt: micros(l.expires)}
+	}
+	return all, nil
+}
+
 // Acquire implements store.Store.
 func (s *Store) Acquire(ctx context.Context, owner string, ttl time.Duration, limit int) ([]store.Lease, error) {
 	if owner == "" {

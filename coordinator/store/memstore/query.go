@@ -52,7 +52,11 @@ func (s *Store) List(ctx context.Context, q store.Query, after *store.Cursor, li
 		return nil, err
 	}
 	defer end()
-	found := s.data.page(limit, byCreation, func(r *store.Record) bool {
+	order := byCreation
+	if q.OldestFirst {
+		order, after = func(a, b store.Record) int { return byCreation(b, a) }, nil
+	}
+	found := s.data.page(limit, order, func(r *store.Record) bool {
 		if after != nil && byCreation(*r, store.Record{GID: after.GID, CreatedAt: micros(after.CreatedAt)}) <= 0 {
 			return false
 		}

@@ -25,6 +25,7 @@ const (
 	freeAll      = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner <> ''`
 	countMatches = `SELECT COUNT(*) FROM amends_leases t%s WHERE `
 	allEpochs    = `SELECT shard, epoch FROM amends_leases`
+	allLeases    = `SELECT shard, epoch, owner, expires_at FROM amends_leases ORDER BY shard`
 
 	// maxAcquire is how many shards are taken in one transaction at most.
 	maxAcquire = 4096
@@ -36,6 +37,31 @@ func (s *Store) Shards(ctx context.Context) (n int, err error) {
 		return db.QueryRowContext(ctx, countShards).Scan(&n)
 	})
 	return n, err
+}
+
+// Leases implements store.Store.
+func (s *Store) Leases(ctx context.Context) (all []store.Holding, err error) {
+	err = s.read(ctx, "leases", func(db *sql.DB) error {
+		all = nil
+		rows, err := db.QueryContext(ctx, allLeases)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var h store.Holding
+			var expires int64
+			if err := rows.Scan(&h.Shard, &h.Epoch, &h.Owner, &expires); err != nil {
+				return err
+			}
+			if h.Owner != "" {
+				h.ExpiresAt = time.UnixMicro(expires).UTC()
+			}
+			all = append(all, h)
+		}
+		return rows.Err()
+	})
+	return all, err
 }
 
 // Acquire implements store.Store.

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,14 +112,11 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	if dsn == "" {
 		return nil, errors.New("sqlstore: dsn is empty: give user:password@tcp(host:port)/database")
 	}
-	conf, err := parseDSN(dsn)
+	conf, err := ParseDSN(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("sqlstore: dsn: %w: give user:password@tcp(host:port)/database", err)
+		return nil, err
 	}
 	var errs []error
-	if conf.DBName == "" {
-		errs = append(errs, errors.New("sqlstore: dsn names no database: put it behind the last /"))
-	}
 	for _, name := range slices.Sorted(maps.Keys(conf.Params)) {
 		_, fixed := mysqlFixed[name]
 		if fixed || slices.Contains(mysqlTheirs, name) {
@@ -143,25 +138,6 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	conf.AllowAllFiles, conf.Logger = false, &mysql.NopLogger{} // all that it says is in the errors
 	// Strings are bytes, on the way in and out.
 	return conf, conf.Apply(mysql.Charset("binary", ""))
-}
-
-// parseDSN reads the driver's form, or a URL.
-func parseDSN(dsn string) (*mysql.Config, error) {
-	if !strings.HasPrefix(dsn, "mysql://") {
-		return mysql.ParseDSN(dsn)
-	}
-	u, err := url.Parse(dsn)
-	if err != nil {
-		var why *url.Error
-		if errors.As(err, &why) {
-			err = why.Err // not the URL, which holds the password
-		}
-		return nil, err
-	}
-	password, _ := u.User.Password()
-	address := net.JoinHostPort(cmp.Or(u.Hostname(), "127.0.0.1"), cmp.Or(u.Port(), "3306"))
-	name := url.PathEscape(strings.TrimPrefix(u.Path, "/"))
-	return mysql.ParseDSN(fmt.Sprintf("%s:%s@tcp(%s)/%s?%s", u.User.Username(), password, address, name, u.RawQuery))
 }
 
 // session makes connections that read what is committed.

@@ -24,7 +24,8 @@ const (
 	// that has the label is read and sorted. This finds one row or none.
 	hasLabel = `(SELECT 1 FROM amends_labels x
  WHERE x.name = ? AND x.value = ? AND x.%[1]s = t.%[1]s AND x.gid = t.gid) = 1`
-	orderByCreation = ` ORDER BY %[1]s.%[2]s, %[1]s.gid LIMIT ?`
+	newestFirst = ` ORDER BY %[1]s.%[2]s %[3]s, %[1]s.gid LIMIT ?`
+	oldestFirst = ` ORDER BY %[1]s.%[2]s %[3]s, %[1]s.gid DESC LIMIT ?`
 )
 
 // conditions are joined by AND.
@@ -56,14 +57,25 @@ func (s *Store) List(ctx context.Context, q store.Query, after *store.Cursor, li
 func (d *dialect) listQuery(q store.Query, after *store.Cursor, limit int) (string, []any) {
 	c := conditions{d: d}
 	from, table, labels := c.from(q, leading(q))
+	if q.OldestFirst {
+		after = nil
+	}
 	c.created(table, q, after)
 	c.matching(q, labels)
-	column := d.newest
-	if !d.negated {
-		column += ` DESC`
+	return listTransactions + from + c.String() + d.order(table, q.OldestFirst), append(c.args, max(limit, 0))
+}
+
+// order is that of a list. The column newest grows with the time of creation,
+// or falls where it is negated.
+func (d *dialect) order(table string, oldest bool) string {
+	falling, rising := `DESC`, `ASC`
+	if d.negated {
+		falling, rising = rising, falling
 	}
-	order := fmt.Sprintf(orderByCreation, table, column)
-	return listTransactions + from + c.String() + order, append(c.args, max(limit, 0))
+	if oldest {
+		return fmt.Sprintf(oldestFirst, table, d.newest, rising)
+	}
+	return fmt.Sprintf(newestFirst, table, d.newest, falling)
 }
 
 // leading returns the index that meets the fewest transactions that a query

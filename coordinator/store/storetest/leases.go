@@ -28,6 +28,23 @@ func testShards(f *fixture) {
 	}
 }
 
+// testHoldings: first took the first of the leases, second the rest.
+func testHoldings(f *fixture, leases []store.Lease) {
+	all, err := f.st.Leases(f.ctx)
+	f.ok(err)
+	same(f, "holdings", len(all), Shards)
+	for i, h := range all {
+		owner := "second"
+		if i < 3 {
+			owner = "first"
+		}
+		same(f, "holding", h, store.Holding{Lease: leases[i], Owner: owner, ExpiresAt: h.ExpiresAt})
+		if left := time.Until(h.ExpiresAt); left < 30*time.Minute || left > 90*time.Minute {
+			f.Fatalf("shard %d is held for %v more, want about 1h", i, left)
+		}
+	}
+}
+
 func testAcquire(f *fixture) {
 	same(f, "taken by another owner", len(f.take("other", time.Hour)), 0)
 	same(f, "taken again by its owner", len(f.take("owner", time.Hour)), 0)
@@ -52,6 +69,7 @@ func testAcquire(f *fixture) {
 			f.Fatalf("shard %d: epoch %d follows %d", l.Shard, l.Epoch, before[l.Shard].Epoch)
 		}
 	}
+	testHoldings(f, slices.Concat(first, second))
 	held, err := f.st.Renew(f.ctx, "first", time.Hour)
 	f.ok(err)
 	same(f, "renewed", held, first)

@@ -89,6 +89,11 @@ func queries() map[string]store.Query {
 		"waits and labels":         {WaitsFor: "shops.eu", Labels: map[string]string{"tenant": "1", "vip": "yes"}},
 		"waits in a namespace":     {WaitsFor: "shops.eu", Namespace: &blue},
 
+		"oldest":            {OldestFirst: true},
+		"oldest unfinished": {OldestFirst: true, Unfinished: true, Namespace: &blue},
+		"oldest stalled":    {OldestFirst: true, Stalled: &yes},
+		"oldest labelled":   {OldestFirst: true, Labels: map[string]string{"tenant": "1"}},
+
 		"created from":     {CreatedFrom: at(7)},
 		"created until":    {CreatedUntil: at(7)},
 		"created within":   {CreatedFrom: at(3), CreatedUntil: at(9)},
@@ -122,6 +127,9 @@ func testFilters(f *fixture) {
 func testPaging(f *fixture) {
 	all := assorted(f)
 	for name, q := range queries() {
+		if q.OldestFirst {
+			continue // takes no cursor
+		}
 		for _, size := range []int{1, 2, 7} {
 			same(f, fmt.Sprintf("%s by %d", name, size), pages(f, q, size, nil), listed(all, q, nil, 100))
 		}

@@ -90,7 +90,11 @@ func (m *model) purge(before time.Time, limit int) int {
 }
 
 func listed(all []store.Record, q store.Query, after *store.Cursor, limit int) []store.Record {
-	found := first(all, limit, byCreation, func(r store.Record) bool {
+	order := byCreation
+	if q.OldestFirst {
+		order = func(a, b store.Record) int { return byCreation(b, a) }
+	}
+	found := first(all, limit, order, func(r store.Record) bool {
 		return matches(q, r) &&
 			(after == nil || byCreation(r, store.Record{CreatedAt: after.CreatedAt, GID: after.GID}) > 0)
 	})

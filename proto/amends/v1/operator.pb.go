@@ -1330,7 +1330,8 @@ func (x *StartBulkRequest) GetRate() float64 {
 
 type StartBulkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With validate_only: acted is how many the filter selects now.
+	// With validate_only: acted is how many unfinished transactions the filter
+	// selects now.
 	Bulk          *Bulk `protobuf:"bytes,1,opt,name=bulk,proto3" json:"bulk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

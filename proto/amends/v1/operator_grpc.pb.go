@@ -75,7 +75,8 @@ type OperatorServiceClient interface {
 	// Abandon ends a transaction as it stands: nothing more is called, and
 	// effects may remain. It needs the break-glass role.
 	Abandon(ctx context.Context, in *AbandonRequest, opts ...grpc.CallOption) (*AbandonResponse, error)
-	// StartBulk does one verb to every transaction that a filter selects, at a
+	// StartBulk does one verb to every unfinished transaction that a filter
+	// selects, at a
 	// rate. It answers when the bulk is durable; a coordinator carries it out,
 	// and another goes on with it when that one dies. With validate_only it
 	// counts what it would do.
@@ -258,7 +259,8 @@ type OperatorServiceServer interface {
 	// Abandon ends a transaction as it stands: nothing more is called, and
 	// effects may remain. It needs the break-glass role.
 	Abandon(context.Context, *AbandonRequest) (*AbandonResponse, error)
-	// StartBulk does one verb to every transaction that a filter selects, at a
+	// StartBulk does one verb to every unfinished transaction that a filter
+	// selects, at a
 	// rate. It answers when the bulk is durable; a coordinator carries it out,
 	// and another goes on with it when that one dies. With validate_only it
 	// counts what it would do.

@@ -1182,7 +1182,8 @@ type Branch struct {
 	Action string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// Where it stands: PENDING, DOING, DONE, REFUSED, UNDOING, UNDONE, STUCK for
 	// sagas; TRYING, TRIED, REFUSED, CONFIRMING, CONFIRMED, CANCELLING,
-	// CANCELLED, STUCK for TCC.
+	// CANCELLED, STUCK for TCC; SKIPPED and, of a saga's undo, UNDO_SKIPPED by an
+	// operator's word.
 	Phase string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
 	// Attempts of the operation that it is in.
 	Attempt int32 `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`

@@ -1,0 +1,241 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+)
+
+// The defaults of Config.
+const (
+	DefaultRate    = 10_000
+	DefaultStreams = 1_000
+)
+
+// logRate is how many refusals per second are written to the log: who cannot
+// get in shall not fill the disk.
+const logRate = 10
+
+// Config configures a Guard. Zero values stand for the defaults.
+type Config struct {
+	// Rate is how many requests per second one subject may send, with a burst
+	// of as many; over it they are refused as overloaded. Default 10,000;
+	// negative: any.
+	Rate float64
+	// Streams is how many streams one subject may have open at a time: those of
+	// participants, watches and reflection. Default 1,000; negative: any.
+	Streams int
+	// Logger takes refusals, at most ten per second. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Guard stands before the services: it finds out who calls, and lets in who may.
+// All methods are safe for concurrent use.
+type Guard struct {
+	everybody *Caller // nobody is asked: they are all this one
+	who       Authenticator
+	limits    *limits
+	log       *slog.Logger
+
+	mu   sync.Mutex
+	logs bucket
+}
+
+// New makes a Guard that asks who for the identity behind each request.
+func New(who Authenticator, cfg *Config) (*Guard, error) {
+	var c Config
+	if cfg != nil {
+		c = *cfg
+	}
+	var errs []error
+	if who == nil {
+		errs = append(errs, errors.New("auth: no Authenticator: for a coordinator that asks nobody, leave its Auth nil"))
+	}
+	if math.IsNaN(c.Rate) || math.IsInf(c.Rate, 1) {
+		errs = append(errs, fmt.Errorf("auth: Rate is %v, want requests per second", c.Rate))
+	}
+	if c.Rate == 0 {
+		c.Rate = DefaultRate
+	}
+	if c.Streams == 0 {
+		c.Streams = DefaultStreams
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return &Guard{who: who, limits: newLimits(c.Rate, c.Streams), log: c.Logger}, errors.Join(errs...)
+}
+
+// Open returns a Guard that asks nobody: every caller has every role, and an
+// empty subject.
+func Open() *Guard {
+	return &Guard{everybody: &Caller{Identity: *everybody("")}}
+}
+
+// InProcess returns a Guard for callers of the coordinator's own process, who
+// have every role and the subject "in-process".
+func InProcess() *Guard {
+	return &Guard{everybody: &Caller{Identity: *everybody(inProcess), Authenticated: true}}
+}
+
+// Unary is a grpc.UnaryServerInterceptor. It should stand inside of those that
+// count, trace and log, so that they see what it refuses.
+func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	ctx, err := g.enter(ctx, info.FullMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+// Stream is a grpc.StreamServerInterceptor. It asks again every minute whether
+// the stream's credentials are still good, and ends it when they are not.
+func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := g.enter(ss.Context(), info.FullMethod, nil)
+	if err != nil {
+		return err
+	}
+	s := &stream{ServerStream: ss, guard: g, method: info.FullMethod, ctx: ctx, checked: time.Now()}
+	if caller, _ := FromContext(ctx); g.everybody == nil && !rules[s.method].public {
+		release, err := g.limits.stream(caller.Subject)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	return next(srv, s)
+}
+
+// enter returns the context of a request that is let in.
+func (g *Guard) enter(ctx context.Context, method string, req any) (context.Context, error) {
+	rule, listed := rules[method]
+	if !listed {
+		return nil, amendsv1.ErrPermission.With("%s is nobody's to call", short(method))
+	}
+	if rule.public {
+		return ctx, nil
+	}
+	id, err := g.identify(ctx)
+	if err == nil && g.everybody == nil {
+		err = g.limits.request(id.Subject)
+	}
+	var caller Caller
+	if err == nil {
+		caller, err = g.authorise(ctx, id, method, req)
+	}
+	if err != nil {
+		g.refused(ctx, method, err)
+		return nil, err
+	}
+	return NewContext(ctx, caller), nil
+}
+
+// identify finds out who calls.
+func (g *Guard) identify(ctx context.Context) (*Identity, error) {
+	if g.everybody != nil {
+		return &g.everybody.Identity, nil
+	}
+	c, err := credentialsOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := g.who.Authenticate(ctx, c)
+	switch own := (*amendsv1.Error)(nil); {
+	case err == nil && id == nil:
+		return nil, amendsv1.ErrUnauthenticated.With("credentials of a kind that is not taken here")
+	case err == nil:
+		if err := id.check(); err != nil {
+			return nil, amendsv1.ErrUnauthenticated.With("%v", err)
+		}
+		return id, nil
+	case errors.As(err, &own), ctx.Err() != nil:
+		return nil, err
+	}
+	// It may be an Authenticator of the user's, and say what nobody should read.
+	return nil, amendsv1.ErrUnavailable.With("who calls cannot be told just now")
+}
+
+// authorise decides what a caller may do in the namespace of the request.
+func (g *Guard) authorise(ctx context.Context, id *Identity, method string, req any) (Caller, error) {
+	namespace, err := namespaceOf(ctx, id)
+	if err != nil {
+		return Caller{}, err
+	}
+	c := Caller{Identity: *id, Namespace: namespace, Authenticated: g.everybody == nil || g.everybody.Authenticated}
+	rule := rules[method]
+	if err := allow(c, method, rule.roles); err != nil {
+		return Caller{}, err
+	}
+	if rule.request == nil {
+		return c, nil
+	}
+	if roles := rule.request(req); roles != nil {
+		err = allow(c, method, roles)
+	}
+	return c, err
+}
+
+func (g *Guard) refused(ctx context.Context, method string, err error) {
+	if g.log == nil || ctx.Err() != nil {
+		return
+	}
+	g.mu.Lock()
+	wait := g.logs.take(time.Now(), logRate)
+	g.mu.Unlock()
+	if wait == 0 {
+		g.log.WarnContext(ctx, "auth: refused", "method", method, "peer", peerOf(ctx), "err", err)
+	}
+}
+
+// Registrar returns a registrar that puts the Guard before every service that is
+// registered with it, inside of the server's own interceptors.
+func (g *Guard) Registrar(r grpc.ServiceRegistrar) grpc.ServiceRegistrar {
+	return &registrar{next: r, guard: g}
+}
+
+type registrar struct {
+	next  grpc.ServiceRegistrar
+	guard *Guard
+}
+
+// RegisterService registers a service whose methods the Guard stands before.
+func (r *registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	d := *desc
+	d.Methods, d.Streams = slices.Clone(d.Methods), slices.Clone(d.Streams)
+	for i := range d.Methods {
+		d.Methods[i].Handler = r.guard.method(d.Methods[i].Handler)
+	}
+	for i := range d.Streams {
+		s := &d.Streams[i]
+		info := &grpc.StreamServerInfo{
+			FullMethod: "/" + d.ServiceName + "/" + s.StreamName, IsClientStream: s.ClientStreams, IsServerStream: s.ServerStreams,
+		}
+		next := s.Handler
+		s.Handler = func(srv any, ss grpc.ServerStream) error { return r.guard.Stream(srv, ss, info, next) }
+	}
+	r.next.RegisterService(&d, impl)
+}
+
+// method puts Unary between the server's interceptors and a method.
+func (g *Guard) method(next grpc.MethodHandler) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, dec func(any) error, outer grpc.UnaryServerInterceptor) (any, error) {
+		if outer == nil {
+			return next(srv, ctx, dec, g.Unary)
+		}
+		return next(srv, ctx, dec,
+			func(ctx context.Context, req any, info *grpc.UnaryServerInfo, last grpc.UnaryHandler) (any, error) {
+				return outer(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+					return g.Unary(ctx, req, info, last)
+				})
+			})
+	}
+}

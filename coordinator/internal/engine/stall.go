@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/amends-dev/amends/saga/txn"
+)
+
+// own is what the engine keeps of a transaction beside its machine's state.
+type own struct {
+	Since    int64    `json:"since,omitempty"` // when it last got on, in microseconds; 0: with this version
+	Due      int64    `json:"due,omitempty"`   // when its calls go out; 0: when it is due
+	Requests requests `json:"requests,omitempty"`
+}
+
+// own returns what is to be kept with the version that is being written, which
+// is that of a step forward or of one more try.
+func (t *tx) own(now, next time.Time) ([]byte, error) {
+	var o own
+	if t.gotOn {
+		t.since, t.gotOn = now, false
+	} else {
+		o.Since = t.since.UnixMicro()
+	}
+	if due := stampOrZero(t.dueAt); !due.IsZero() && !due.Equal(next) {
+		o.Due = due.UnixMicro()
+	}
+	o.Requests = t.requests
+	if o.Since == 0 && o.Due == 0 && o.Requests == nil {
+		return nil, nil
+	}
+	return json.Marshal(o)
+}
+
+// restore is the inverse of own for a record just read.
+func (t *tx) restore(data []byte) error {
+	t.since, t.dueAt = t.rec.UpdatedAt, t.rec.NextAt
+	if len(data) == 0 {
+		return nil
+	}
+	var o own
+	if err := json.Unmarshal(data, &o); err != nil {
+		return fmt.Errorf("engine: transaction %q: %w", t.rec.GID, err)
+	}
+	t.requests = o.Requests
+	if o.Since != 0 {
+		t.since = time.UnixMicro(o.Since).UTC()
+	}
+	if o.Due != 0 {
+		t.dueAt = time.UnixMicro(o.Due).UTC()
+	}
+	return nil
+}
+
+// stallsAt is when the transaction has waited for a participant for too long,
+// or zero.
+func (t *tx) stallsAt() time.Time {
+	if t.patience < 0 || t.rec.Stalled || t.rec.Paused || t.gotOn || len(t.calls) == 0 {
+		return time.Time{}
+	}
+	return t.since.Add(t.patience)
+}
+
+// stall notes that a transaction has waited for too long: it is found by that,
+// until it gets on.
+func (w *worker) stall(t *tx, now time.Time) {
+	at := t.stallsAt()
+	if at.IsZero() || at.After(now) {
+		return
+	}
+	d := detail{State: t.m.phase().String(), Branch: t.m.branch(t.slowest().Branch),
+		Message: fmt.Sprintf("waits for service %q since %s", t.waitsFor(), t.since.Format(time.RFC3339))}
+	if err := t.note("stalled", d, stamp(now)); err != nil {
+		w.log.Error("amends: a stall could not be noted", "gid", t.rec.GID, "err", err)
+		return
+	}
+	w.log.Warn("amends: a transaction waits for too long", "gid", t.rec.GID, "service", t.waitsFor(), "since", t.since)
+	t.rec.Stalled = true
+	w.touch(t)
+}
+
+// slowest is the call that has been tried most often.
+func (t *tx) slowest() *call {
+	most := &t.calls[0]
+	for i := range t.calls {
+		if t.calls[i].Attempt > most.Attempt {
+			most = &t.calls[i]
+		}
+	}
+	return most
+}
+
+// waitsFor is the service that a transaction waits for that is stalled, or
+// parked for what it refused; empty for others.
+func (t *tx) waitsFor() string {
+	action := ""
+	switch {
+	case t.m.phase() == txn.Parked:
+		action = t.m.stuck()
+	case len(t.calls) > 0:
+		action = t.slowest().Action
+	}
+	service, _ := txn.SplitAction(action)
+	return service
+}
