@@ -67,6 +67,10 @@ type Config struct {
 	// DrainTimeout bounds the wait for calls under way when Run ends. Default
 	// 5 s.
 	DrainTimeout time.Duration
+	// Observers are told of every transition once it is durable, with its audit
+	// events; not of one whose answer was lost with the coordinator. They hold
+	// up the engine: they must not block, and change nothing.
+	Observers []func(rec store.Record, events []store.Event)
 	// Auth stands before every service, those of Register included; only Conn
 	// goes past it. Default: nobody is asked who they are, and all may do
 	// everything.
@@ -106,7 +110,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	}
 	owner := c.cfg.Name + "-" + uuid.NewString()[:8] // unique: leases are held by it
 	eng, err := engine.New(ctx, st, &engine.Config{
-		Owner: owner, StallAfter: c.cfg.StallAfter, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
+		Owner: owner, StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
 		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
 	})
 	if err != nil {

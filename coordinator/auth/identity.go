@@ -16,7 +16,7 @@ const All = "*"
 
 // The longest names, in bytes.
 const (
-	maxNamespace = 63
+	maxNamespace = 62
 	maxSubject   = 256
 )
 
@@ -72,7 +72,7 @@ func ParseGrant(s string) (Grant, error) {
 }
 
 // CheckNamespace reports what makes a namespace's name illegal. Legal are up
-// to 63 lower-case letters, digits and dashes that neither begin nor end with
+// to 62 lower-case letters, digits and dashes that neither begin nor end with
 // a dash, and the empty name, which is the default namespace.
 func CheckNamespace(s string) error {
 	if len(s) > maxNamespace {

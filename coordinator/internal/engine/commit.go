@@ -17,10 +17,11 @@ type batch struct {
 
 // item is one transaction's part of a batch, in the order of its writes.
 type item struct {
-	tx    *tx
-	rec   store.Record
-	hooks []hook
-	err   error // the store refuses this one, and only this one
+	tx     *tx
+	rec    store.Record
+	events []store.Event
+	hooks  []hook
+	err    error // the store refuses this one, and only this one
 }
 
 // flush starts the commit of what is dirty, unless one is under way: what
@@ -55,7 +56,7 @@ func (w *worker) build(now time.Time) *batch {
 			b.Leases = append(b.Leases, store.Lease{Shard: t.rec.Shard, Epoch: sh.epoch})
 		}
 		b.Writes = append(b.Writes, write)
-		b.items = append(b.items, item{tx: t, rec: write.Record, hooks: t.hooks})
+		b.items = append(b.items, item{tx: t, rec: write.Record, events: write.Events, hooks: t.hooks})
 		t.hooks, t.flying = nil, true
 	}
 	w.dirty = append(w.dirty[:0], w.dirty[n:]...)
@@ -136,6 +137,9 @@ func (w *worker) conclude(it item, now time.Time) {
 		h(it.rec, nil)
 	}
 	w.e.rates.note(&it.rec, now)
+	for _, observe := range w.e.cfg.Observers {
+		observe(it.rec, it.events)
+	}
 	w.e.watch.publish(it.rec)
 	t := it.tx
 	if !t.durable() {

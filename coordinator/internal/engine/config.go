@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/amends-dev/amends/coordinator/store"
 )
 
 // Config holds what may be left out. The zero value stands for the defaults.
@@ -39,6 +41,11 @@ type Config struct {
 	// DrainTimeout bounds the wait for calls under way at the end of Run.
 	// Default 5 s.
 	DrainTimeout time.Duration
+	// Observers are told of every transition once it is durable, with its audit
+	// events; not of one whose answer was lost with the coordinator. They are
+	// called one after the other and hold up the engine: they must not block,
+	// and change nothing.
+	Observers []func(rec store.Record, events []store.Event)
 	// Logger takes what operators should know. Default slog.Default().
 	Logger *slog.Logger
 }
