@@ -24,6 +24,18 @@ func (t *tool) install(ctx context.Context, todo []services.Service) {
 			}
 		}
 	}
+	t.installPackages(ctx, packages)
+}
+
+// installBrowser brings the browser that the tests of web pages drive.
+func (t *tool) installBrowser(ctx context.Context) {
+	var none *services.MissingError
+	if _, err := services.Browser(); errors.As(err, &none) {
+		t.installPackages(ctx, none.Packages)
+	}
+}
+
+func (t *tool) installPackages(ctx context.Context, packages []string) {
 	slices.Sort(packages)
 	packages = slices.Compact(packages)
 	apt, err := exec.LookPath("apt-get")

@@ -50,7 +50,10 @@ func (t *tool) with(args []string) (err error) {
 func (t *tool) upUnless(sigs <-chan os.Signal) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- t.up(ctx, false) }()
+	go func() {
+		t.installBrowser(ctx)
+		done <- t.up(ctx, false)
+	}()
 	select {
 	case err := <-done:
 		cancel(nil)

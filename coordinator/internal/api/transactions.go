@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/internal/engine"
 	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
@@ -37,7 +38,7 @@ func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaReq
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	rec, created, err := t.engine.StartSaga(ctx, key, d, req.GetLabels())
+	rec, created, err := t.engine.StartSaga(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
 	tx, err := summary(rec, err)
 	if err != nil {
 		return nil, t.fail(ctx, err)
@@ -60,7 +61,7 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	rec, created, err := t.engine.BeginTCC(ctx, key, d, req.GetLabels())
+	rec, created, err := t.engine.BeginTCC(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
 	tx, err := summary(rec, err)
 	if err != nil {
 		return nil, t.fail(ctx, err)

@@ -22,6 +22,7 @@ type Call struct {
 	GID string
 	txn.Call
 	Expires time.Time // of a TCC transaction: it cancels when undecided by then; zero: none
+	Trace   string    // a W3C traceparent for the participant; empty: none
 }
 
 // Outcome is how a call ended.

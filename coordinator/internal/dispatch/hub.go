@@ -21,6 +21,7 @@ type Hub struct {
 	cfg     Config
 	log     *slog.Logger
 	deliver func(Outcome)
+	meters  *meters
 
 	mu       sync.Mutex
 	closed   bool
@@ -37,11 +38,12 @@ type Hub struct {
 // further: that is the back-pressure. cfg may be nil; one that Validate rejects
 // counts with defaults for what is wrong.
 func New(deliver func(Outcome), cfg *Config) *Hub {
-	c := cfg.withDefaults()
+	c, m := cfg.withDefaults(), newMeters()
 	return &Hub{
 		cfg:      c,
 		log:      c.Logger,
-		deliver:  deliver,
+		deliver:  m.counting(deliver),
+		meters:   m,
 		services: map[serviceKey]*service{},
 		streams:  map[*stream]struct{}{},
 		byGID:    map[string][]*waiting{},
@@ -62,6 +64,7 @@ func (h *Hub) Send(calls ...Call) {
 	}
 	now := time.Now()
 	for _, c := range calls {
+		h.meters.sent(c)
 		h.place(c, now)
 	}
 }

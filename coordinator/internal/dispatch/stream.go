@@ -188,6 +188,7 @@ func (s *stream) settle(answers []*amendsv1.Outcome) {
 			continue
 		}
 		s.remove(f)
+		h.meters.answered(f, time.Now())
 		done = append(done, answer(f.call, o))
 	}
 	s.busy = true

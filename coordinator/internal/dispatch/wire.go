@@ -59,6 +59,8 @@ func wireCall(c Call) *amendsv1.Call {
 		Attempt: int32(c.Attempt),
 		Payload: c.Payload,
 		Timeout: durationpb.New(callTimeout(c)),
+
+		Traceparent: c.Trace,
 	}
 	for _, r := range c.Replies {
 		w.Replies = append(w.Replies, &amendsv1.StepReply{Branch: r.Branch, Action: r.Action, Body: r.Body})

@@ -188,10 +188,13 @@ func (e *Engine) bulkPage(ctx context.Context, b Bulk, p *BulkProgress, page []s
 			return ctx.Err()
 		case err == nil:
 			p.Acted++
+			e.meters.bulk.Add(bulkActed)
 		case errors.Is(err, amendsv1.ErrIllegalVerb), errors.Is(err, amendsv1.ErrNotFound):
 			p.Skipped++
+			e.meters.bulk.Add(bulkSkipped)
 		default:
 			p.Failed++
+			e.meters.bulk.Add(bulkFailed)
 			p.LastError = fmt.Sprintf("%s: %v", rec.GID, err)
 		}
 		p.After = &store.Cursor{CreatedAt: rec.CreatedAt, GID: rec.GID}

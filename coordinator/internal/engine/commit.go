@@ -137,6 +137,7 @@ func (w *worker) conclude(it item, now time.Time) {
 		h(it.rec, nil)
 	}
 	w.e.rates.note(&it.rec, now)
+	w.e.meters.note(&it.rec, it.events)
 	for _, observe := range w.e.cfg.Observers {
 		observe(it.rec, it.events)
 	}
@@ -185,9 +186,11 @@ func (w *worker) commitLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case b := <-w.batches:
+			begun := time.Now()
 			if err := w.commit(ctx, b); err != nil {
 				return err
 			}
+			w.e.meters.committed(b, time.Since(begun))
 			if err := w.post(ctx, func() { w.committed(ctx, b) }); err != nil {
 				return nil // the engine stops
 			}
@@ -211,6 +214,7 @@ func (w *worker) commit(ctx context.Context, b *batch) error {
 		case errors.Is(err, store.ErrClosed) || ctx.Err() != nil:
 			return err
 		}
+		w.e.meters.commitErrors.Add(1)
 		w.log.Warn("amends: commit failed, trying again", "attempt", attempt, "transactions", len(b.items), "err", err)
 		if attempt >= 3 && w.commitEach(ctx, b, err) {
 			return nil

@@ -33,6 +33,7 @@ type Engine struct {
 	workers    []*worker
 	watch      watch
 	rates      rates
+	meters     *meters
 	bulks      chan string   // ids of those to be carried out
 	started    *room         // for what was started here
 	owed       *room         // for what came from the store, which is owed and comes before what is new
@@ -53,7 +54,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: the store does not answer: %w", err)
 	}
-	e := &Engine{cfg: full, store: st, shardCount: n,
+	e := &Engine{cfg: full, store: st, shardCount: n, meters: newMeters(),
 		bulks: make(chan string, bulkQueueSize),
 		renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
 		started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}

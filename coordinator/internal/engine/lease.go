@@ -83,6 +83,7 @@ func (w *worker) own(leases []store.Lease, until time.Time) {
 	w.drop(lost)
 	for s, epoch := range held {
 		if w.shards[s] == nil {
+			w.e.meters.acquired.Add(1)
 			w.shards[s] = &shard{epoch: epoch, since: w.gone.count.Add(1)}
 			w.sweepNow()
 		}
@@ -96,6 +97,7 @@ func (w *worker) drop(lost map[int]bool) {
 	}
 	w.log.Warn("amends: shards lost to another coordinator", "count", len(lost))
 	for s := range lost {
+		w.e.meters.loses(w.shards[s])
 		delete(w.shards, s)
 	}
 	for _, t := range w.txs {

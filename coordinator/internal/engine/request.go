@@ -96,7 +96,7 @@ func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.
 		if !errors.Is(err, store.ErrNotFound) {
 			return store.Record{}, false, unavailable(err)
 		}
-		a, err := ask(ctx, w, func(say func(answer)) { w.start(rec, m, seq, say) })
+		a, err := ask(ctx, w, func(say func(answer)) { w.start(rec, m, traceOf(ctx), seq, say) })
 		if errors.Is(err, errStale) {
 			continue
 		}
@@ -129,7 +129,7 @@ func sameStart(prior, rec store.Record) (store.Record, bool, error) {
 	return prior, false, nil
 }
 
-func (w *worker) start(rec store.Record, m machine, seq uint64, say func(answer)) {
+func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, say func(answer)) {
 	if t := w.txs[rec.GID]; t != nil {
 		t.afterDurable(func(now store.Record, err error) {
 			if err == nil {
@@ -150,7 +150,7 @@ func (w *worker) start(rec store.Record, m machine, seq uint64, say func(answer)
 			say(answer{err: err})
 			return
 		}
-		t := &tx{rec: rec, m: m, fresh: true, gotOn: true}
+		t := &tx{rec: rec, m: m, trace: trace, fresh: true, gotOn: true}
 		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
 		if err := t.note("started", d, rec.CreatedAt); err != nil {
 			say(answer{err: err})

@@ -113,6 +113,7 @@ func (t *tx) recount() {
 // has more transactions waiting than its share: it would only join them.
 func (w *worker) admits(m machine) error {
 	if r := w.e.started; r.full() {
+		w.e.meters.refused.Add(refusedFull)
 		return amendsv1.ErrOverloaded.With("%d transactions are under way, which is the limit; try again in %v",
 			r.limit, overloadFor).WithRetryAfter(overloadFor)
 	}
@@ -138,6 +139,7 @@ func (w *worker) notCrowded(r *room, services []string) error {
 	if !crowded {
 		return nil
 	}
+	w.e.meters.refused.Add(refusedCrowded)
 	return amendsv1.ErrOverloaded.With("%d transactions wait for service %q already, which is its share of the %d that "+
 		"may be under way; try again in %v", n, service, r.limit, overloadFor).
 		WithMetadata("service", service).WithRetryAfter(overloadFor)

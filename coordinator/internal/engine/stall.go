@@ -13,6 +13,7 @@ type own struct {
 	Since    int64    `json:"since,omitempty"` // when it last got on, in microseconds; 0: with this version
 	Due      int64    `json:"due,omitempty"`   // when its calls go out; 0: when it is due
 	Requests requests `json:"requests,omitempty"`
+	Trace    string   `json:"trace,omitempty"` // a W3C traceparent
 }
 
 // own returns what is to be kept with the version that is being written, which
@@ -27,8 +28,8 @@ func (t *tx) own(now, next time.Time) ([]byte, error) {
 	if due := stampOrZero(t.dueAt); !due.IsZero() && !due.Equal(next) {
 		o.Due = due.UnixMicro()
 	}
-	o.Requests = t.requests
-	if o.Since == 0 && o.Due == 0 && o.Requests == nil {
+	o.Requests, o.Trace = t.requests, t.trace
+	if o.Since == 0 && o.Due == 0 && o.Requests == nil && o.Trace == "" {
 		return nil, nil
 	}
 	return json.Marshal(o)
@@ -44,7 +45,7 @@ func (t *tx) restore(data []byte) error {
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("engine: transaction %q: %w", t.rec.GID, err)
 	}
-	t.requests = o.Requests
+	t.requests, t.trace = o.Requests, o.Trace
 	if o.Since != 0 {
 		t.since = time.UnixMicro(o.Since).UTC()
 	}

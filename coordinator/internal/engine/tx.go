@@ -35,6 +35,7 @@ type tx struct {
 	gotOn    bool          // since the last batch
 	patience time.Duration // after which it is stalled; negative: never
 	requests requests      // of operators, that are known when repeated
+	trace    string        // of whoever started it, for its calls; empty: none
 }
 
 // hook runs when a change is durable, or was given up with an error.

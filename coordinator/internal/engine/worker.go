@@ -244,7 +244,7 @@ func (w *worker) send(t *tx, now time.Time) {
 			c.due = now.Add(w.e.cfg.LeaseTTL / 10)
 		default:
 			c.sent = true
-			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires()})
+			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires(), Trace: t.trace})
 		}
 	}
 }

@@ -461,7 +461,10 @@ type StartSagaRequest struct {
 	// The saga turns back when it has not committed after this. Absent: never.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Business keys to search by, for example order_id = "A-17".
-	Labels        map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The W3C trace context of whoever starts it, given to every call. It is not
+	// part of the content; one that is malformed counts as none.
+	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -531,6 +534,13 @@ func (x *StartSagaRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *StartSagaRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 type StartSagaResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Transaction *Transaction           `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
@@ -590,8 +600,10 @@ type BeginTccRequest struct {
 	Gid  string `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The transaction cancels when it is undecided after this. Default 1 minute.
-	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	Labels        map[string]string    `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Labels  map[string]string    `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// As in StartSagaRequest.
+	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -652,6 +664,13 @@ func (x *BeginTccRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *BeginTccRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type BeginTccResponse struct {
@@ -1539,24 +1558,26 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\apayload\x18\x03 \x01(\fR\apayload\x12\x14\n" +
 	"\x05after\x18\x04 \x03(\tR\x05after\x12'\n" +
 	"\x04kind\x18\x05 \x01(\x0e2\x13.amends.v1.StepKindR\x04kind\x12,\n" +
-	"\x05retry\x18\x06 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"\x94\x02\n" +
+	"\x05retry\x18\x06 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"\xb6\x02\n" +
 	"\x10StartSagaRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12)\n" +
 	"\x05steps\x18\x03 \x03(\v2\x13.amends.v1.SagaStepR\x05steps\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12?\n" +
-	"\x06labels\x18\x05 \x03(\v2'.amends.v1.StartSagaRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2'.amends.v1.StartSagaRequest.LabelsEntryR\x06labels\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"g\n" +
 	"\x11StartSagaResponse\x128\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"\xe7\x01\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"\x89\x02\n" +
 	"\x0fBeginTccRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
-	"\x06labels\x18\x04 \x03(\v2&.amends.v1.BeginTccRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v2&.amends.v1.BeginTccRequest.LabelsEntryR\x06labels\x12 \n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +

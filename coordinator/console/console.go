@@ -1,0 +1,143 @@
+// Package console is a web console over a coordinator's API, as an
+// http.Handler: find what is stuck, see why, act on it with a reason.
+//
+// It is plain HTML, CSS and ES modules, embedded in the binary. Pages ask
+// nothing of any other origin, and a strict Content-Security-Policy holds them
+// to it. The gateway serves /v1/ beside them; all rights are the coordinator's
+// to give, by the token that the user types, which stays in the browser's tab.
+// All addresses are relative, so that the handler can be mounted below any
+// folder with http.StripPrefix.
+package console
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/gateway"
+	"google.golang.org/grpc"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// Config tunes a console. Its zero value, like nil, is ready to use.
+type Config struct {
+	// Name tells this coordinator from others, for example "production"; it
+	// stands at the top of every page. Default: none.
+	Name string
+	// Gateway is that of /v1/. Default: the gateway's defaults.
+	Gateway *gateway.Config
+}
+
+// policy lets a page load its own files and ask its own origin, and no more.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+
+// pages are the addresses of the one page that shows everything; its scripts
+// read the address.
+var pages = map[string]bool{"/": true, "/transactions": true, "/transaction": true, "/bulks": true}
+
+// file is something to serve.
+type file struct {
+	name string
+	body []byte
+	etag string
+}
+
+type console struct {
+	api   http.Handler
+	index file
+	files map[string]file // by path
+}
+
+// New returns a handler of the console, and of the API under /v1/, which speaks
+// to a coordinator over conn. As for a gateway, the connection must carry no
+// credentials of its own. cfg may be nil.
+func New(conn grpc.ClientConnInterface, cfg *Config) (http.Handler, error) {
+	c := Config{}
+	if cfg != nil {
+		c = *cfg
+	}
+	api, err := gateway.New(conn, c.Gateway)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	files, err := load(assets)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	index, err := fill(files["/assets/index.html"], c.Name)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	delete(files, "/assets/index.html") // a template, of no use as it is
+	return &console{api: api, index: index, files: files}, nil
+}
+
+func load(from fs.FS) (map[string]file, error) {
+	files := map[string]file{}
+	err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		body, err := fs.ReadFile(from, name)
+		files["/"+name] = newFile(name, body)
+		return err
+	})
+	return files, err
+}
+
+func newFile(name string, body []byte) file {
+	sum := sha256.Sum256(body)
+	return file{name: path.Base(name), body: body, etag: `"` + hex.EncodeToString(sum[:16]) + `"`}
+}
+
+// fill puts the console's name into the page.
+func fill(f file, name string) (file, error) {
+	t, err := template.New(f.name).Parse(string(f.body))
+	if err != nil {
+		return file{}, err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, map[string]string{"Name": name})
+	return newFile(f.name, out.Bytes()), err
+}
+
+// ServeHTTP answers one request.
+func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		c.api.ServeHTTP(w, r)
+		return
+	}
+	f, ok := c.files[r.URL.Path]
+	if pages[r.URL.Path] {
+		f, ok = c.index, true
+	}
+	switch {
+	case !ok:
+		http.NotFound(w, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		h.Set("Allow", "GET, HEAD")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+	default:
+		h.Set("Cache-Control", "no-cache") // asked for again, and mostly unchanged
+		h.Set("ETag", f.etag)
+		http.ServeContent(w, r, f.name, time.Time{}, bytes.NewReader(f.body))
+	}
+}
