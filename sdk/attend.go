@@ -39,18 +39,20 @@ var (
 // keepAttending attends to one coordinator until ctx ends, reconnecting with
 // backoff.
 func (p *Participant) keepAttending(ctx, handling context.Context, conn grpc.ClientConnInterface) error {
+	var refused refusals
 	for attempt := 1; ; attempt++ {
 		welcomed, err := p.attend(ctx, handling, conn)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case hopeless(err):
-			return fmt.Errorf("attend to the coordinator: %w", amendsv1.FromError(err))
+			return fmt.Errorf("attend to the coordinator: %w", fromError(err))
 		case welcomed:
 			attempt = 1
+			refused.over()
 		}
 		wait := backoff(attempt)
-		p.log.WarnContext(ctx, "sdk: stream to the coordinator ended, connecting again", "err", err, "wait", wait)
+		p.log.Log(ctx, refused.level(err, time.Now()), "sdk: stream to the coordinator ended, connecting again", "err", err, "wait", wait)
 		if !sleep(ctx, wait) {
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -38,25 +39,32 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // ClientConfig configures a Client. A nil *ClientConfig is all defaults.
 type ClientConfig struct {
-	Logger *slog.Logger // nil: slog.Default()
+	Namespace      string               // of every request; empty: the only one of the credentials, else the default one
+	Logger         *slog.Logger         // nil: slog.Default()
+	TracerProvider trace.TracerProvider // makes a span of each start; nil: OpenTelemetry's global one
 }
 
 // Client asks a coordinator. It may be used by many goroutines.
 type Client struct {
 	rpc amendsv1.TransactionServiceClient // nil when it was given no connection
 	log *slog.Logger
+
+	namespace string
+	conn      grpc.ClientConnInterface // as it was given
+
+	tracer trace.Tracer
 }
 
 // NewClient returns a client over a connection, which is a *grpc.ClientConn
-// across the network or a coordinator's Conn in the same process. The client
-// does not close it.
+// across the network or a coordinator's Conn in the same process. Credentials
+// are the connection's: see BearerToken. The client does not close it.
 func NewClient(conn grpc.ClientConnInterface, cfg *ClientConfig) *Client {
-	c := &Client{}
-	if conn != nil {
-		c.rpc = amendsv1.NewTransactionServiceClient(conn)
+	if cfg == nil {
+		cfg = &ClientConfig{}
 	}
-	if cfg != nil {
-		c.log = cfg.Logger
+	c := &Client{log: cfg.Logger, tracer: tracerOf(cfg.TracerProvider), namespace: cfg.Namespace}
+	if conn != nil {
+		c.conn, c.rpc = conn, amendsv1.NewTransactionServiceClient(inNamespace(conn, cfg.Namespace))
 	}
 	if c.log == nil {
 		c.log = slog.Default()
@@ -65,10 +73,13 @@ func NewClient(conn grpc.ClientConnInterface, cfg *ClientConfig) *Client {
 }
 
 // usable reports a client that was never given a connection, which would
-// otherwise be found by a nil dereference.
+// otherwise be found by a nil dereference, or was given a wrong namespace.
 func (c *Client) usable() error {
 	if c == nil || c.rpc == nil {
 		return errors.New("the client has no connection: give NewClient a *grpc.ClientConn or a coordinator's Conn()")
+	}
+	if err := checkNamespace(c.namespace); err != nil {
+		return ErrInvalidArgument.With("ClientConfig.Namespace: %v", err)
 	}
 	return nil
 }
@@ -79,6 +90,10 @@ type StartConfig struct {
 	GID     string            // your own key, up to 128 bytes; empty: a UUIDv7
 	Labels  map[string]string // business keys to search by; at most 16
 	Timeout time.Duration     // turns back when not committed after this; 0: as the saga says (by default never)
+
+	// Namespace is where a saga of StartTx begins; it travels with the row. Empty:
+	// that of the Starter's client. For Start it is empty or the client's own.
+	Namespace string
 }
 
 // Start begins a saga and returns when that is durable: from then on it ends,
@@ -87,17 +102,26 @@ type StartConfig struct {
 //
 // A gid makes it idempotent: started again with the same input it returns the
 // same run, with another it is ErrGIDConflict. Other errors: ErrInvalidDefinition,
-// ErrInvalidGID, ErrUnknownAction, ErrTooLarge, ErrOverloaded. When ctx ends
-// before there was an answer it is an *UnknownError: the saga may have begun.
+// ErrInvalidGID, ErrUnknownAction, ErrTooLarge, ErrOverloaded, ErrUnauthenticated,
+// ErrPermission. When ctx ends before there was an answer it is an *UnknownError:
+// the saga may have begun.
 func Start[In any](ctx context.Context, c *Client, s saga.Saga[In], in In, cfg *StartConfig) (*Run, error) {
 	if err := c.usable(); err != nil {
 		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
+	}
+	if cfg != nil && cfg.Namespace != "" && cfg.Namespace != c.namespace {
+		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), ErrInvalidArgument.With(
+			"StartConfig.Namespace is %q, the client's is %q: make a client for each", cfg.Namespace, c.namespace))
 	}
 	req, err := startRequest(s, in, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
 	}
-	if _, err := retrying(ctx, c, "start saga", req, c.rpc.StartSaga); err != nil {
+	ctx, end := c.spanOf(ctx, "start saga", req.GetName(), req.GetGid())
+	req.Traceparent = traceparentOf(ctx)
+	_, err = retrying(ctx, c, "start saga", req, c.rpc.StartSaga)
+	end(err)
+	if err != nil {
 		return nil, notStarted("start saga", req.GetName(), req.GetGid(), err)
 	}
 	return &Run{client: c, gid: req.GetGid()}, nil
@@ -153,7 +177,7 @@ func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *R
 		if err == nil {
 			return resp, nil
 		}
-		err = amendsv1.FromError(err)
+		err = fromError(err)
 		switch {
 		case status.Code(err) == codes.Unavailable:
 			last = err
@@ -169,12 +193,20 @@ func retrying[Req, Resp any](ctx context.Context, c *Client, what string, req *R
 			return nil, err
 		}
 		if attempt == 1 {
-			c.log.WarnContext(ctx, "sdk: the coordinator cannot be asked, trying again", "rpc", what, "err", err)
+			c.log.WarnContext(ctx, "sdk: the coordinator cannot be asked, trying again", "rpc", what, "gid", gidOf(req), "err", err)
 		}
 		if !sleep(ctx, backoff(attempt)) {
 			return nil, ended(ctx, ctx.Err(), last)
 		}
 	}
+}
+
+// gidOf is the transaction that a request is about, for logs.
+func gidOf(req any) string {
+	if r, ok := req.(interface{ GetGid() string }); ok {
+		return r.GetGid()
+	}
+	return "" // of none: no request of the TransactionService is so
 }
 
 func once[Req, Resp any](ctx context.Context, req *Req, call method[Req, Resp]) (*Resp, error) {

@@ -121,6 +121,7 @@ func TestWrongStarts(t *testing.T) {
 		{StartConfig{GID: "a b"}, ErrInvalidGID, "space"},
 		{StartConfig{GID: strings.Repeat("g", 129)}, ErrInvalidGID, "129"},
 		{StartConfig{Timeout: -1}, ErrInvalidArgument, "timeout"},
+		{StartConfig{Namespace: "elsewhere"}, ErrInvalidArgument, `the client's is ""`},
 		{StartConfig{Labels: map[string]string{"Order": "1"}}, ErrInvalidArgument, `"Order"`},
 		{StartConfig{Labels: map[string]string{"order": "\xff"}}, ErrInvalidArgument, `"order"`},
 	} {
@@ -130,6 +131,9 @@ func TestWrongStarts(t *testing.T) {
 		}
 		mustSay(t, err, test.text)
 	}
+	odd := NewClient(serve(t, &fakeCoordinator{}), &ClientConfig{Namespace: "a\nb"})
+	_, err = Start(t.Context(), odd, transfer, debitReq{}, nil)
+	mustSay(t, err, `ClientConfig.Namespace: namespace "a\nb"`)
 	none := NewClient(nil, nil)
 	_, err = Start(t.Context(), none, transfer, debitReq{}, nil)
 	mustSay(t, err, "no connection")
@@ -161,7 +165,10 @@ func TestWait(t *testing.T) {
 			return errors.As(err, &u) && u.State == txn.Parked && strings.Contains(err.Error(), "no money")
 		}},
 		{"abandoned", []reply{{tx(amendsv1.State_STATE_ABANDONED, nil), nil}}, func(err error) bool {
-			return errors.Is(err, ErrUnknown) && !errors.Is(err, ErrRolledBack)
+			return errors.Is(err, ErrUnknown) && errors.Is(err, ErrAbandoned) && !errors.Is(err, ErrRolledBack)
+		}},
+		{"refused", []reply{{nil, status.Error(codes.PermissionDenied, "a proxy's word")}}, func(err error) bool {
+			return errors.Is(err, ErrUnknown) && errors.Is(err, ErrPermission) && strings.Contains(err.Error(), "a proxy's word")
 		}},
 		{"not found", []reply{{nil, ErrNotFound}}, func(err error) bool {
 			return errors.Is(err, ErrUnknown) && errors.Is(err, ErrNotFound) && !errors.Is(err, ErrRolledBack)

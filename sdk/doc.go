@@ -32,4 +32,13 @@
 //
 // The guard remembers by rows of the table amends_inbox. They must be kept for
 // longer than any transaction takes to end.
+//
+// # Namespaces and credentials
+//
+// Transactions belong to a namespace, and a gid is unique within one. A Client
+// and a Participant are each in one, which their configuration names; without a
+// name it is the only one that their credentials have a role in, else the
+// default one. Credentials are the connection's: BearerToken, or a client
+// certificate in its TLS configuration. A service needs the role "service", and
+// a participant's credentials must name its service.
 package sdk

@@ -29,20 +29,29 @@ var (
 	ErrRolledBack        = amendsv1.ErrRolledBack        // the transaction is undone everywhere
 	ErrProtocolVersion   = amendsv1.ErrProtocolVersion   // coordinator and participant speak different versions
 	ErrUnavailable       = amendsv1.ErrUnavailable       // the coordinator cannot serve this just now
+	ErrUnauthenticated   = amendsv1.ErrUnauthenticated   // no credentials, or none that the coordinator believes
+	ErrPermission        = amendsv1.ErrPermission        // the credentials have no role for this in the namespace
 )
 
 // ErrUnknown is what every *UnknownError is.
 var ErrUnknown = errors.New("outcome unknown")
 
+// ErrAbandoned is in an *UnknownError whose transaction an operator ended as it
+// was: nothing drives it any more, and what took effect stays. Asking again will
+// not help.
+var ErrAbandoned = errors.New("an operator gave it up, effects may remain")
+
 // CoordinatorError is an error that the coordinator sent.
 type CoordinatorError = amendsv1.Error
 
-// The codes of a RolledBackError: a fixed set, safe as a metric label.
+// The codes of a RolledBackError, and CodeAbandoned, which stands in the text of
+// ErrAbandoned's: a fixed set, safe as a metric label.
 const (
 	CodeRefused   = txn.CodeRefused   // a participant refused
 	CodeExhausted = txn.CodeExhausted // a step's attempts were used up
 	CodeDeadline  = txn.CodeDeadline  // the transaction's deadline passed
 	CodeAborted   = txn.CodeAborted   // the caller or an operator asked for it
+	CodeAbandoned = txn.CodeAbandoned // an operator ended it as it was
 )
 
 // RolledBackError says that a transaction is undone everywhere.
@@ -66,8 +75,8 @@ func (e *RolledBackError) Unwrap() []error { return unwrapped(ErrRolledBack, e.E
 
 // UnknownError says that nobody knows yet how a transaction ends, or that only
 // a person can decide it: the caller's context ended first, the coordinator
-// could not be asked, does not know the gid, or has the transaction parked or
-// abandoned. errors.Is(err, ErrUnknown) holds.
+// could not be asked, refused the credentials, does not know the gid, or has the
+// transaction parked or abandoned (ErrAbandoned). errors.Is(err, ErrUnknown) holds.
 type UnknownError struct {
 	GID   string
 	State txn.State // as last seen; zero when it never was

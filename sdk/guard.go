@@ -22,6 +22,9 @@ import (
 //   - "gid branch end": that the second phase ran, with the name of the
 //     operation. One key for confirm and cancel, so that never both run.
 //
+// Before them stands the participant's namespace where it has one, because a gid
+// means something within a namespace only.
+//
 // A claim is always inserted before anything is decided. Whoever comes second
 // waits for the first or fails, and then finds what it left.
 type guard struct {

@@ -12,6 +12,7 @@ import (
 
 // CallInfo says which call a handler is performing.
 type CallInfo struct {
+	Namespace  string    // ParticipantConfig.Namespace
 	GID        string    // the global transaction
 	Branch     string    // the step or branch
 	Op         txn.Op    // what is asked
@@ -26,9 +27,16 @@ type CallInfo struct {
 // local transaction, a payment provider for example. It holds spaces.
 func (i CallInfo) IdempotencyKey() string { return i.key(i.Op.String()) }
 
-// key joins with spaces because no gid and no branch can hold one, so that no
-// two keys are the same by accident.
-func (i CallInfo) key(op string) string { return i.GID + " " + i.Branch + " " + op }
+// key joins with spaces because no namespace, gid or branch can hold one, so
+// that no two keys are the same by accident: the default namespace's have three
+// words, those of others four.
+func (i CallInfo) key(op string) string {
+	key := i.GID + " " + i.Branch + " " + op
+	if i.Namespace != "" {
+		key = i.Namespace + " " + key
+	}
+	return key
+}
 
 // call is what a handler performs; its context carries it.
 type call struct {
@@ -37,6 +45,8 @@ type call struct {
 	payload []byte
 	replies []txn.Reply
 	timeout time.Duration
+
+	traceparent string
 
 	mu  sync.Mutex
 	err error // the first reply that could not be decoded

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -30,12 +31,21 @@ const (
 // ParticipantConfig configures a Participant. A nil *ParticipantConfig is all
 // defaults.
 type ParticipantConfig struct {
+	// Namespace is the one whose transactions it serves; empty: the only one of
+	// the credentials, else the default one. Gids are unique within a namespace,
+	// and the guard's claims hold this name: give it wherever one database serves
+	// more than one, and do not change it while transactions are under way.
+	Namespace    string
 	Instance     string         // tells instances of one service apart, in logs; empty: host name and process id
 	Concurrency  int            // handlers that run at once, and calls accepted per connection; 0: 64, at most 10,000
 	DrainTimeout time.Duration  // how long Run waits at its end for running handlers; 0: 30 s
 	SkipMigrate  bool           // Run does not create the guard's tables: outbox.Migrate was called
 	Outbox       *outbox.Outbox // woken after each commit, for handlers that write to it; may be nil
 	Logger       *slog.Logger   // nil: slog.Default()
+
+	// TracerProvider makes a span of each call, in the trace that the transaction
+	// was started in; nil: OpenTelemetry's global one.
+	TracerProvider trace.TracerProvider
 }
 
 func (c *ParticipantConfig) withDefaults() ParticipantConfig {
@@ -69,6 +79,7 @@ type Participant struct {
 	cfg     ParticipantConfig
 	guard   guard
 	log     *slog.Logger
+	tracer  trace.Tracer
 
 	mu      sync.Mutex
 	actions map[string]*action
@@ -104,6 +115,9 @@ func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *Pa
 	if dialect == nil {
 		errs = append(errs, errors.New("dialect is nil: give the one of the database, for example outbox.SQLite"))
 	}
+	if err := checkNamespace(c.Namespace); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		errs = append(errs, fmt.Errorf("Concurrency is %d, want 0 (64) or 1 to %d", c.Concurrency, maxConcurrency))
 	}
@@ -115,6 +129,7 @@ func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *Pa
 	}
 	return &Participant{
 		service: service, cfg: c, log: c.Logger.With("service", service, "instance", c.Instance),
+		tracer:  tracerOf(c.TracerProvider),
 		guard:   newGuard(db, dialect, c.Outbox),
 		actions: map[string]*action{},
 		slots:   make(chan struct{}, c.Concurrency),
@@ -199,6 +214,11 @@ func (p *Participant) lookup(name string) *action {
 // running ones finish, sends their outcomes and returns nil. It reconnects with
 // backoff for as long as ctx lasts.
 //
+// That includes a coordinator that refuses its credentials (ErrUnauthenticated,
+// ErrPermission): they may be put right at either end without a restart. Such a
+// refusal is logged as an error when it is new or has changed, and again every
+// 10 minutes while it lasts.
+//
 // It returns an error early when it was given nothing to do, when the tables
 // cannot be created, when a coordinator speaks another version of the protocol
 // or rejects the hello, and when handlers still run 5 s after they were cancelled,
@@ -218,6 +238,7 @@ func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface
 	defer stop()
 	context.AfterFunc(gctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })
 	for _, conn := range conns {
+		conn := inNamespace(conn, p.cfg.Namespace)
 		g.Go(func() error { return p.keepAttending(gctx, grace, conn) })
 	}
 	err := g.Wait()

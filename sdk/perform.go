@@ -16,10 +16,12 @@ import (
 func (p *Participant) newCall(m *amendsv1.Call) *call {
 	c := &call{
 		info: CallInfo{
-			GID: m.GetGid(), Branch: m.GetBranch(), Op: opOf(m.GetOp()), Attempt: int(m.GetAttempt()),
-			Action: m.GetAction(), Service: p.service,
+			Namespace: p.cfg.Namespace, GID: m.GetGid(), Branch: m.GetBranch(), Op: opOf(m.GetOp()),
+			Attempt: int(m.GetAttempt()), Action: m.GetAction(), Service: p.service,
 		},
 		index: m.GetIndex(), payload: m.GetPayload(), timeout: m.GetTimeout().AsDuration(),
+
+		traceparent: m.GetTraceparent(),
 	}
 	if c.timeout <= 0 {
 		c.timeout = txn.DefaultCallTimeout
@@ -35,11 +37,13 @@ func (p *Participant) newCall(m *amendsv1.Call) *call {
 
 // answer performs a call within its timeout and says how it ended. ctx is not
 // cancelled when the participant drains: what runs, runs to its end.
-func (p *Participant) answer(ctx context.Context, c *call) *amendsv1.Outcome {
+func (p *Participant) answer(ctx context.Context, c *call) (out *amendsv1.Outcome) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var reply []byte
 	var err error
+	ctx, end := p.spanOf(ctx, c)
+	defer func() { end(out, err) }() // also when the handler ends its goroutine
 	select {
 	case p.slots <- struct{}{}:
 		reply, err = p.protected(context.WithValue(ctx, callKey{}, c), c)

@@ -35,9 +35,10 @@ func (r *Run) GID() string { return r.gid }
 
 // Wait returns when the transaction has ended: nil when it committed
 // everywhere, *RolledBackError when it is undone everywhere, *UnknownError when
-// that could not be learned (ctx ended, no such gid) or only a person can
-// decide it (parked, abandoned). While the coordinator is unavailable it asks
-// again until ctx ends.
+// that could not be learned (ctx ended, no such gid, ErrUnauthenticated,
+// ErrPermission), only a person can decide it (parked), or a person gave it up
+// (ErrAbandoned). While the coordinator is unavailable it asks again until ctx
+// ends.
 func (r *Run) Wait(ctx context.Context) error {
 	if err := r.client.usable(); err != nil {
 		return fmt.Errorf("sdk: wait for %q: %w", r.gid, err)
@@ -79,7 +80,7 @@ func answer(gid string, tx *amendsv1.Transaction) (done bool, err error) {
 	case txn.Parked:
 		return true, &UnknownError{GID: gid, State: state, Err: fmt.Errorf("an operator has to decide: %s", reason)}
 	case txn.Abandoned:
-		return true, &UnknownError{GID: gid, State: state, Err: fmt.Errorf("an operator gave it up, effects may remain: %s", reason)}
+		return true, &UnknownError{GID: gid, State: state, Err: fmt.Errorf("%w: %s", ErrAbandoned, reason)}
 	}
 	return false, nil
 }

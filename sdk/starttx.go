@@ -48,20 +48,27 @@ func StartTx[In any](
 	if err != nil {
 		return "", fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
 	}
+	req.Traceparent = traceparentOf(ctx)
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
 		return "", fmt.Errorf("sdk: start saga %q: encode: %w", s.Name(), err)
 	}
-	if err := box.Write(ctx, tx, outbox.Message{Topic: StartTopic, Key: req.GetGid(), Body: body}); err != nil {
+	m := outbox.Message{Topic: StartTopic, Key: req.GetGid(), Body: body}
+	if cfg != nil && cfg.Namespace != "" {
+		m.Headers = map[string]string{amendsv1.NamespaceHeader: cfg.Namespace}
+	}
+	if err := box.Write(ctx, tx, m); err != nil {
 		return "", fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
 	}
 	return req.GetGid(), nil
 }
 
 // NewStarter returns a publisher that starts the sagas of StartTx at the
-// coordinator. Delivered twice, one starts once. What can never be started is
-// poison; while the coordinator is unavailable or full, or does not know an
-// action yet, it is tried again.
+// coordinator, each in the namespace of its StartConfig, or else in the
+// client's; which of them a row may name, the client's credentials decide.
+// Delivered twice, one starts once. What can never be started is poison; while
+// the coordinator is unavailable or full, refuses the client's credentials, or
+// does not know an action yet, it is tried again.
 func NewStarter(c *Client) outbox.Publisher { return &starter{client: c} }
 
 type starter struct{ client *Client }
@@ -108,11 +115,15 @@ func (s *starter) start(ctx context.Context, m outbox.Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	_, err := s.client.rpc.StartSaga(ctx, &req)
+	rpc := s.client.rpc
+	if namespace := m.Headers[amendsv1.NamespaceHeader]; namespace != "" {
+		rpc = amendsv1.NewTransactionServiceClient(inNamespace(s.client.conn, namespace))
+	}
+	_, err := rpc.StartSaga(ctx, &req)
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("sdk: start saga %q (gid %q): %w", req.GetName(), req.GetGid(), amendsv1.FromError(err))
+	err = fmt.Errorf("sdk: start saga %q (gid %q): %w", req.GetName(), req.GetGid(), fromError(err))
 	if neverStarts(err) {
 		return outbox.Poison(err)
 	}

@@ -61,7 +61,7 @@ func (t *TCC) GID() string { return t.gid }
 // transaction is undecided, its tries being answered with what they answered
 // before, and does not run once it is decided. Tries made concurrently should
 // then be named (TryNamed).
-func RunTCC(ctx context.Context, c *Client, name string, fn func(ctx context.Context, t *TCC) error, cfg *TCCConfig) error {
+func RunTCC(ctx context.Context, c *Client, name string, fn func(ctx context.Context, t *TCC) error, cfg *TCCConfig) (err error) {
 	if cfg == nil {
 		cfg = &TCCConfig{}
 	}
@@ -75,6 +75,9 @@ func RunTCC(ctx context.Context, c *Client, name string, fn func(ctx context.Con
 	if fn == nil {
 		return fmt.Errorf("sdk: tcc %q: the function is nil", name)
 	}
+	ctx, end := c.spanOf(ctx, "tcc", name, req.GetGid())
+	defer func() { end(err) }()
+	req.Traceparent = traceparentOf(ctx)
 	resp, err := retrying(ctx, c, "begin tcc", req, c.rpc.BeginTcc)
 	if err != nil {
 		return notStarted("begin tcc", name, req.GetGid(), err)

@@ -139,6 +139,7 @@ func serving(t *testing.T, g *Guard, opts ...grpc.ServerOption) *services {
 	amendsv1.RegisterAdminServiceServer(r, amendsv1.UnimplementedAdminServiceServer{})
 	amendsv1.RegisterOperatorServiceServer(r, amendsv1.UnimplementedOperatorServiceServer{})
 	amendsv1.RegisterClusterServiceServer(r, whoAmI{s: s})
+	amendsv1.RegisterOutboxServiceServer(r, amendsv1.UnimplementedOutboxServiceServer{})
 	amendsv1.RegisterParticipantServiceServer(r, attendance{s: s})
 	healthpb.RegisterHealthServer(r, health.NewServer())
 	reflection.Register(struct {

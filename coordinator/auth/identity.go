@@ -72,15 +72,15 @@ func ParseGrant(s string) (Grant, error) {
 }
 
 // CheckNamespace reports what makes a namespace's name illegal. Legal are up
-// to 62 lower-case letters, digits and dashes that neither begin nor end with
-// a dash, and the empty name, which is the default namespace.
+// to 62 lower-case letters, digits and dashes that begin with a letter and do
+// not end with a dash, and the empty name, which is the default namespace.
 func CheckNamespace(s string) error {
 	if len(s) > maxNamespace {
 		return fmt.Errorf("auth: a namespace of %d bytes: at most %d are legal", len(s), maxNamespace)
 	}
 	illegal := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
-	if strings.ContainsFunc(s, illegal) || strings.HasPrefix(s, "-") || strings.HasSuffix(s, "-") {
-		return errors.New("auth: a namespace is lower-case letters, digits and, between them, dashes")
+	if strings.ContainsFunc(s, illegal) || s != "" && (s[0] < 'a' || s[0] > 'z') || strings.HasSuffix(s, "-") {
+		return errors.New("auth: a namespace is a lower-case letter, then letters, digits and, between them, dashes")
 	}
 	return nil
 }

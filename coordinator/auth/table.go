@@ -69,6 +69,17 @@ var rules = map[string]rule{
 	amendsv1.OperatorService_ListBulks_FullMethodName:    read,
 	amendsv1.OperatorService_CancelBulk_FullMethodName:   act,
 
+	amendsv1.OutboxService_GetOutbox_FullMethodName:          read,
+	amendsv1.OutboxService_ListMessages_FullMethodName:       read,
+	amendsv1.OutboxService_ListDeadLetters_FullMethodName:    read,
+	amendsv1.OutboxService_GetDeadLetter_FullMethodName:      read,
+	amendsv1.OutboxService_ListBlockedKeys_FullMethodName:    read,
+	amendsv1.OutboxService_ListOutboxActs_FullMethodName:     read,
+	amendsv1.OutboxService_ReplayDeadLetters_FullMethodName:  act,
+	amendsv1.OutboxService_DiscardDeadLetters_FullMethodName: act,
+	amendsv1.OutboxService_SkipMessage_FullMethodName:        act,
+	amendsv1.OutboxService_ParkKey_FullMethodName:            act,
+
 	healthpb.Health_Check_FullMethodName: {public: true},
 	healthpb.Health_List_FullMethodName:  known,
 	healthpb.Health_Watch_FullMethodName: known,

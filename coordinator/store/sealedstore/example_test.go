@@ -1,0 +1,23 @@
+package sealedstore_test
+
+import (
+	"context"
+	"log"
+
+	"github.com/amends-dev/amends/coordinator/store/sealedstore"
+	"github.com/amends-dev/amends/coordinator/store/sqlstore"
+)
+
+func ExampleNew() {
+	ctx := context.Background()
+	keys, err := sealedstore.ReadKeys("keys.json")
+	if err != nil {
+		log.Fatal(err)
+	}
+	inner, err := sqlstore.OpenSQLite(ctx, "/var/lib/amends", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	st := sealedstore.New(inner, keys) // give it to coordinator.New
+	defer st.Close()                   // closes inner, too
+}
