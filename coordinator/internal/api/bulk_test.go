@@ -121,6 +121,7 @@ func TestStartBulkRefuses(t *testing.T) {
 		"long id":       {func(r *amendsv1.StartBulkRequest) { r.RequestId = strings.Repeat("x", 129) }, amendsv1.ErrInvalidArgument, "request_id", "129"},
 		"negative rate": {func(r *amendsv1.StartBulkRequest) { r.Rate = -1 }, amendsv1.ErrInvalidArgument, "rate", "rate is -1, want 0 (50)"},
 		"fast":          {func(r *amendsv1.StartBulkRequest) { r.Rate = 1000.5 }, amendsv1.ErrInvalidArgument, "rate", "1000"},
+		"all but none":  {func(r *amendsv1.StartBulkRequest) { r.Rate = 1e-300 }, amendsv1.ErrInvalidArgument, "rate", "0.001 to 1000"},
 		"no number":     {func(r *amendsv1.StartBulkRequest) { r.Rate = math.NaN() }, amendsv1.ErrInvalidArgument, "rate", "NaN"},
 		"infinite":      {func(r *amendsv1.StartBulkRequest) { r.Rate = math.Inf(-1) }, amendsv1.ErrInvalidArgument, "rate", "-Inf"},
 		"no filter":     {func(r *amendsv1.StartBulkRequest) { r.Filter = "" }, amendsv1.ErrInvalidArgument, "filter", "unfinished = true"},

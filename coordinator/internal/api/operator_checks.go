@@ -15,6 +15,7 @@ import (
 const (
 	maxOperatorReason = 1024 // bytes
 	defaultRate       = 50   // transactions per second
+	minRate           = 0.001
 	maxRate           = 1000
 )
 
@@ -91,8 +92,9 @@ func checkRate(rate float64) (float64, error) {
 	switch {
 	case rate == 0:
 		return defaultRate, nil
-	case math.IsNaN(rate) || rate < 0 || rate > maxRate:
-		return 0, invalid("rate", "is %v, want 0 (%d) or up to %d transactions per second", rate, defaultRate, maxRate)
+	case math.IsNaN(rate) || rate < minRate || rate > maxRate:
+		return 0, invalid("rate", "is %v, want 0 (%d) or %v to %d transactions per second",
+			rate, defaultRate, minRate, maxRate)
 	}
 	return rate, nil
 }

@@ -47,6 +47,13 @@ type BulkProgress struct {
 	After     *store.Cursor `json:"after,omitempty"` // where it goes on
 }
 
+// seen is how many transactions a bulk has looked at. It never falls.
+func (p BulkProgress) seen() int64 { return p.Acted + p.Skipped + p.Failed }
+
+func (p BulkProgress) detail() detail {
+	return detail{Message: fmt.Sprintf("acted on %d, skipped %d, failed %d", p.Acted, p.Skipped, p.Failed)}
+}
+
 // StartBulk stores a bulk durably, then carries it out. The same id with the
 // same content returns the bulk that is there and created=false; with other
 // content it is ErrRequestConflict.
@@ -56,6 +63,9 @@ func (e *Engine) StartBulk(ctx context.Context, b Bulk) (store.Record, bool, err
 		return store.Record{}, false, err
 	}
 	rec := e.newRecord(b.ID, KindBulk, b.Verb.String(), def, 0, nil)
+	if rec.Digest, err = b.digest(); err != nil {
+		return store.Record{}, false, err
+	}
 	m := &bulkMachine{state: txn.Running}
 	rec, created, err := e.start(ctx, rec, m)
 	if errors.Is(err, amendsv1.ErrGIDConflict) {
@@ -64,8 +74,18 @@ func (e *Engine) StartBulk(ctx context.Context, b Bulk) (store.Record, bool, err
 	return rec, created, err
 }
 
-// CancelBulk stops a bulk; what it has done stays done. One that has ended is
-// returned as it is.
+// digest tells a repeated start from another one. Who asks is no part of it:
+// where nobody is asked who they are, that is the address they call from, and
+// they may come back on another connection.
+func (b Bulk) digest() ([]byte, error) {
+	b.Actor = ""
+	def, err := json.Marshal(b)
+	return digest(KindBulk, def, nil), err
+}
+
+// CancelBulk stops a bulk; what it has done stays done, though what it did since
+// its last progress is not in its figures. One that has ended is returned as it
+// is.
 func (e *Engine) CancelBulk(ctx context.Context, id, actor, reason string) (store.Record, error) {
 	return e.tellBulk(ctx, id, bulkCancel{}, detail{Actor: actor, Reason: reason})
 }
@@ -118,7 +138,7 @@ func (e *Engine) bulkLoop(ctx context.Context) error {
 			if running[id] {
 				continue
 			}
-			running[id] = g.TryGo(func() error {
+			started := g.TryGo(func() error {
 				if err := e.runBulk(ctx, id); err != nil && ctx.Err() == nil {
 					e.cfg.Logger.Warn("amends: a bulk was interrupted, and goes on with the next sweep", "bulk", id, "err", err)
 				}
@@ -128,6 +148,9 @@ func (e *Engine) bulkLoop(ctx context.Context) error {
 				}
 				return nil
 			})
+			if started {
+				running[id] = true
+			}
 		}
 	}
 }
@@ -147,6 +170,8 @@ func (w *worker) driveBulk(t *tx) {
 // runBulk goes on with a bulk to its end, page by page. A page that a crash
 // interrupts is done again: its transactions know the bulk's request.
 func (e *Engine) runBulk(ctx context.Context, id string) error {
+	changed, done := e.watch.subscribe(id)
+	defer done()
 	for {
 		rec, err := e.Get(ctx, id)
 		if err != nil {
@@ -161,28 +186,34 @@ func (e *Engine) runBulk(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if err := e.bulkPage(ctx, b, &p, page); err != nil {
+		if err := e.bulkPage(ctx, b, &p, page, changed); err != nil {
 			return err
 		}
 		ended := len(page) < size
-		d := detail{Message: fmt.Sprintf("acted on %d, skipped %d, failed %d", p.Acted, p.Skipped, p.Failed)}
-		if _, err := e.tellBulk(ctx, id, bulkStep{progress: p, ended: ended}, d); err != nil {
+		if _, err := e.tellBulk(ctx, id, bulkStep{progress: p, ended: ended}, p.detail()); err != nil {
 			return err
 		}
 	}
 }
 
-// bulkPage acts on the transactions of a page, at the bulk's rate.
-func (e *Engine) bulkPage(ctx context.Context, b Bulk, p *BulkProgress, page []store.Record) error {
-	tick := time.NewTicker(time.Duration(float64(time.Second) / b.Rate))
+// bulkPage acts on the transactions of a page, at the bulk's rate, until the
+// bulk has ended.
+func (e *Engine) bulkPage(ctx context.Context, b Bulk, p *BulkProgress, page []store.Record,
+	changed <-chan store.Record,
+) error {
+	tick := time.NewTicker(b.interval())
 	defer tick.Stop()
 	for _, rec := range page {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
+		if ended, err := nextTurn(ctx, tick.C, changed); ended || err != nil {
+			return err
 		}
 		err := e.bulkOne(ctx, b, rec.GID)
+		if errors.Is(err, amendsv1.ErrUnavailable) { // it alone, or everything and the bulk, too?
+			if _, err := e.tellBulk(ctx, b.ID, bulkStep{progress: *p}, p.detail()); err != nil {
+				return err
+			}
+			err = e.bulkOne(ctx, b, rec.GID)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -200,6 +231,26 @@ func (e *Engine) bulkPage(ctx context.Context, b Bulk, p *BulkProgress, page []s
 		p.After = &store.Cursor{CreatedAt: rec.CreatedAt, GID: rec.GID}
 	}
 	return nil
+}
+
+// interval is the time between two transactions, whatever the rate.
+func (b Bulk) interval() time.Duration {
+	return time.Duration(min(max(float64(time.Second)/b.Rate, 1), float64(time.Hour)))
+}
+
+// nextTurn waits for the tick, and reports whether the bulk has ended by then.
+func nextTurn(ctx context.Context, tick <-chan time.Time, changed <-chan store.Record) (ended bool, err error) {
+	select {
+	case <-tick:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	select {
+	case rec := <-changed: // the latest
+		return txn.State(rec.State).Finished(), nil
+	default:
+		return false, nil
+	}
 }
 
 func (e *Engine) bulkOne(ctx context.Context, b Bulk, gid string) error {

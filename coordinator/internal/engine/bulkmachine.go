@@ -37,6 +37,9 @@ func (m *bulkMachine) advance(ev txn.Event) (machine, error) {
 	next := *m
 	switch ev := ev.(type) {
 	case bulkStep:
+		if ev.progress.seen() < m.progress.seen() {
+			return m, nil // another coordinator has carried it on since
+		}
 		next.progress = ev.progress
 		if ev.ended {
 			next.state = txn.Committed

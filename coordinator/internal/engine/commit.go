@@ -133,6 +133,7 @@ func (w *worker) conclude(it item, now time.Time) {
 		w.giveUp(it.tx, err)
 		return
 	}
+	w.takeBack(it.tx) // before anybody hears that it is paused or ended
 	for _, h := range it.hooks {
 		h(it.rec, nil)
 	}
@@ -153,6 +154,16 @@ func (w *worker) conclude(it item, now time.Time) {
 	}
 	if w.txs[t.rec.GID] == t {
 		w.act(t, now)
+	}
+}
+
+// takeBack recalls what is not to be done, or not now. It may be early, when
+// that is not durable yet: then what was taken back goes out again, or not, once
+// it is.
+func (w *worker) takeBack(t *tx) {
+	if t.recall && w.txs[t.rec.GID] == t {
+		t.recall = false
+		w.recall(t)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 var (
 	errStopped   = amendsv1.ErrUnavailable.With("the coordinator is stopping; try again, here or at another one")
 	errElsewhere = amendsv1.ErrUnavailable.With("the transaction's shard is not owned here just now; try again")
+	errPaused    = amendsv1.ErrUnavailable.With("the transaction is paused by an operator; try again when it is resumed")
 	errNotLive   = errors.New("engine: not in memory")
 	errStale     = errors.New("engine: read from the store too long ago")
 )

@@ -148,6 +148,7 @@ func (w *worker) operate(t *tx, c Command, op operation) error {
 	t.rec.Paused = t.rec.Paused && c.Verb != amendsv1.Verb_VERB_RESUME || c.Verb == amendsv1.Verb_VERB_PAUSE
 	t.recall = true // what is still wanted goes out again
 	t.requests.add(c)
+	w.expire(t, time.Now()) // what was paused beyond its deadline, before a call goes out
 	w.e.meters.verbs.Add(c.Verb)
 	return nil
 }

@@ -15,6 +15,7 @@ const rateWindow = 60
 type rates struct {
 	mu     sync.Mutex
 	counts map[string]*[rateWindow]second
+	forgot int64 // when those that count no more were dropped
 }
 
 type second struct {
@@ -35,6 +36,7 @@ func (r *rates) note(rec *store.Record, now time.Time) {
 	}
 	counts := r.counts[rec.Namespace]
 	if counts == nil {
+		r.forget(now)
 		counts = new([rateWindow]second)
 		r.counts[rec.Namespace] = counts
 	}
@@ -50,6 +52,25 @@ func (r *rates) note(rec *store.Record, now time.Time) {
 		s.committed++
 	case txn.RolledBack:
 		s.rolledBack++
+	}
+}
+
+// forget drops namespaces of which nothing counts any more, once in a while:
+// where nobody is asked who they are, anybody may name new ones. The lock is
+// held.
+func (r *rates) forget(now time.Time) {
+	if now.Unix() < r.forgot+rateWindow {
+		return
+	}
+	r.forgot = now.Unix()
+	for namespace, counts := range r.counts {
+		last := int64(0)
+		for _, s := range counts {
+			last = max(last, s.unix)
+		}
+		if last <= now.Unix()-rateWindow {
+			delete(r.counts, namespace)
+		}
 	}
 }
 

@@ -146,11 +146,11 @@ func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, sa
 	case seq < sh.since || !w.gone.current(rec.GID, seq):
 		say(answer{err: errStale})
 	default:
-		if err := w.admits(m); err != nil {
+		if err := w.admits(rec, m); err != nil {
 			say(answer{err: err})
 			return
 		}
-		t := &tx{rec: rec, m: m, trace: trace, fresh: true, gotOn: true}
+		t := &tx{rec: rec, m: m, trace: trace, fresh: true, gotOn: true, since: time.Now()}
 		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
 		if err := t.note("started", d, rec.CreatedAt); err != nil {
 			say(answer{err: err})

@@ -3,6 +3,8 @@ package engine
 import (
 	"sync"
 
+	"github.com/amends-dev/amends/coordinator/internal/wire"
+	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
@@ -96,12 +98,22 @@ func appendService(services []string, action string) []string {
 	return append(services, service)
 }
 
+// inNamespace names services as rooms count them: those of a namespace are its
+// own, and take no room from those of the same name in another.
+func inNamespace(namespace string, services []string) []string {
+	for i := range services {
+		services[i] = wire.Key(namespace, services[i])
+	}
+	return services
+}
+
 // recount tells the room for which services a transaction waits now.
 func (t *tx) recount() {
 	var now []string
 	for i := range t.calls {
 		now = appendService(now, t.calls[i].Action)
 	}
+	now = inNamespace(t.rec.Namespace, now)
 	if len(now) == len(t.waits) && (len(now) == 0 || len(now) == 1 && now[0] == t.waits[0]) {
 		return
 	}
@@ -111,13 +123,17 @@ func (t *tx) recount() {
 
 // admits refuses a start for which there is no room, or one of whose services
 // has more transactions waiting than its share: it would only join them.
-func (w *worker) admits(m machine) error {
+// A bulk takes no room, and may make some.
+func (w *worker) admits(rec store.Record, m machine) error {
+	if rec.Kind == KindBulk {
+		return nil
+	}
 	if r := w.e.started; r.full() {
 		w.e.meters.refused.Add(refusedFull)
 		return amendsv1.ErrOverloaded.With("%d transactions are under way, which is the limit; try again in %v",
 			r.limit, overloadFor).WithRetryAfter(overloadFor)
 	}
-	return w.notCrowded(w.e.started, m.services())
+	return w.notCrowded(w.e.started, inNamespace(rec.Namespace, m.services()))
 }
 
 // admitsTry is admits for a branch that a TCC transaction does not have yet.
@@ -131,7 +147,7 @@ func (w *worker) admitsTry(t *tx, b tcc.Branch) error {
 			return nil
 		}
 	}
-	return w.notCrowded(t.room, appendService(nil, b.Action))
+	return w.notCrowded(t.room, inNamespace(t.rec.Namespace, appendService(nil, b.Action)))
 }
 
 func (w *worker) notCrowded(r *room, services []string) error {
@@ -139,6 +155,7 @@ func (w *worker) notCrowded(r *room, services []string) error {
 	if !crowded {
 		return nil
 	}
+	_, service = wire.Split(service)
 	w.e.meters.refused.Add(refusedCrowded)
 	return amendsv1.ErrOverloaded.With("%d transactions wait for service %q already, which is its share of the %d that "+
 		"may be under way; try again in %v", n, service, r.limit, overloadFor).

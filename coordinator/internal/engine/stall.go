@@ -58,7 +58,7 @@ func (t *tx) restore(data []byte) error {
 // stallsAt is when the transaction has waited for a participant for too long,
 // or zero.
 func (t *tx) stallsAt() time.Time {
-	if t.patience < 0 || t.rec.Stalled || t.rec.Paused || t.gotOn || len(t.calls) == 0 {
+	if t.patience < 0 || t.rec.Stalled && !t.gotOn || t.rec.Paused || len(t.calls) == 0 {
 		return time.Time{}
 	}
 	return t.since.Add(t.patience)
@@ -68,7 +68,7 @@ func (t *tx) stallsAt() time.Time {
 // until it gets on.
 func (w *worker) stall(t *tx, now time.Time) {
 	at := t.stallsAt()
-	if at.IsZero() || at.After(now) {
+	if at.IsZero() || at.After(now) || t.gotOn {
 		return
 	}
 	d := detail{State: t.m.phase().String(), Branch: t.m.branch(t.slowest().Branch),

@@ -217,13 +217,21 @@ func (t *tx) answerTries() {
 	t.tries = waiting
 }
 
+// dismiss sends those away who wait for a try.
+func (t *tx) dismiss(err error) {
+	for _, w := range t.tries {
+		w.answer(nil, err)
+	}
+	t.tries = nil
+}
+
 func tryAnswer(s tcc.State, name string) (reply []byte, err error, answered bool) {
 	for _, b := range s.Branches {
 		if b.Name != name {
 			continue
 		}
 		switch {
-		case b.Phase == tcc.Trying:
+		case b.Phase == tcc.Trying && !s.Phase.Finished():
 			return nil, nil, false
 		case b.Phase == tcc.Tried, s.Decision == txn.Committing:
 			return b.Reply, nil, true

@@ -181,7 +181,7 @@ func (w *worker) become(t *tx, next machine, ev txn.Event, d detail) error {
 	t.m = next
 	t.recall = t.recall || from != to && to == txn.RollingBack
 	if r, ok := ev.(txn.Replied); !ok || r.Outcome != txn.Unknown {
-		t.gotOn = true
+		t.gotOn, t.since = true, time.Now()
 	}
 	w.touch(t)
 	return nil
@@ -209,11 +209,10 @@ func (w *worker) act(t *tx, now time.Time) {
 		w.driveBulk(t)
 		return
 	}
-	if t.recall {
-		t.recall = false
-		w.recall(t)
-	}
 	if t.idle() {
+		if t.rec.Paused {
+			t.dismiss(errPaused)
+		}
 		w.leave(t)
 		return
 	}
@@ -324,10 +323,8 @@ func (w *worker) forget(t *tx) {
 	t.room.leave(t.waits)
 	w.e.dispatcher.Withdraw(t.rec.GID)
 	w.timers.set(t, time.Time{})
-	for _, tw := range t.tries {
-		tw.answer(nil, errElsewhere)
-	}
-	t.calls, t.tries = nil, nil
+	t.dismiss(errElsewhere)
+	t.calls = nil
 }
 
 // adopt takes a transaction into memory.
@@ -335,6 +332,7 @@ func (w *worker) adopt(t *tx, r *room) {
 	for _, c := range t.m.outstanding() {
 		t.waits = appendService(t.waits, c.Action)
 	}
+	t.waits = inNamespace(t.rec.Namespace, t.waits)
 	t.room, t.patience = r, w.e.cfg.StallAfter
 	r.enter(t.waits)
 	w.txs[t.rec.GID] = t
