@@ -45,6 +45,7 @@ var arrows = []arrow{
 	{"coordinator/gateway/gatewaytest", "proto/amends/v1", "a fake API"},
 	{"coordinator/console", "coordinator/gateway", "its pages ask the JSON API"},
 	{"coordinator/metrics", "coordinator", "exports its figures"},
+	{"coordinator/metrics", "proto/amends/v1", "Guarded asks who may look"},
 	{"coordinator/metrics", "outbox", "exports a relay's figures"},
 	{"coordinator/notify", "coordinator/store", "finds there what needs a person"},
 	{"coordinator/notify", "saga/txn", "the names of states"},

@@ -24,6 +24,7 @@ func (o *Outbox) Write(ctx context.Context, tx *sql.Tx, msgs ...Message) error {
 	if err != nil {
 		return err
 	}
+	traced(ctx, ready)
 	kept, err := o.admit(ctx, tx, ready)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/amends-dev/amends/outbox"
 )
@@ -65,6 +66,9 @@ type ConsumerConfig struct {
 	// TLS and SASL secure the connections; nil means plain TCP and no authentication.
 	TLS  *tls.Config
 	SASL sasl.Mechanism
+	// TracerProvider makes a span of each attempt of a handler, in the trace of whoever wrote the message (its header
+	// traceparent); nil means OpenTelemetry's global one.
+	TracerProvider trace.TracerProvider
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
 }

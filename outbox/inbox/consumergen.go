@@ -225,6 +225,8 @@ func (g *generation) handle(it *item) (fault bool, err error) {
 
 // call runs the handler; a panic becomes an error.
 func (c *Consumer) call(ctx context.Context, tx *sql.Tx, m outbox.Message) (err error) {
+	ctx, end := c.spanOf(ctx, m)
+	defer func() { end(err) }()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("inbox: the handler panicked: %v", p)

@@ -1250,7 +1250,7 @@ type StartBulkRequest struct {
 	// with the same id and content returns the same bulk.
 	RequestId    string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	ValidateOnly bool   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// Transactions per second, at most 1,000. Default 50.
+	// Transactions per second, 0.001 to 1,000. Default 50.
 	Rate          float64 `protobuf:"fixed64,6,opt,name=rate,proto3" json:"rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
