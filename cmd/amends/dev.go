@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ func newDev() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything in one process, for development",
-		Long: `Run a coordinator on the embedded store, and an in-process Kafka and Redis, until
-interrupted. The Kafka and Redis are stand-ins for development: never keep data
+		Long: `Run a coordinator on the embedded store with its web console, and an in-process
+Kafka and Redis, until interrupted. The Kafka and Redis are stand-ins for development: never keep data
 in them that matters. Without --data-dir everything is forgotten at the end.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +37,7 @@ in them that matters. Without --data-dir everything is forgotten at the end.`,
 				return err
 			}
 			for flag, addr := range map[string]string{"--kafka": d.kafkaAddr, "--redis": d.redisAddr} {
-				if err := checkListen(flag, addr, false); err != nil {
+				if err := d.access.checkListen(flag, addr); err != nil {
 					return err
 				}
 			}
@@ -50,6 +51,7 @@ in them that matters. Without --data-dir everything is forgotten at the end.`,
 	d.flags(cmd)
 	logs.flags(cmd)
 	cmd.Flags().StringVar(&d.dataDir, "data-dir", "", "keep the data in this `directory` (empty: forget it at the end)")
+	cmd.Flags().StringVar(&d.http, "http", defaultHTTP, "serve the console and the HTTP/JSON API on this `address` (empty: don't)")
 	cmd.Flags().StringVar(&d.kafkaAddr, "kafka", "127.0.0.1:9460", "serve the in-process Kafka on this `address`")
 	cmd.Flags().StringVar(&d.redisAddr, "redis", "127.0.0.1:6460", "serve the in-process Redis on this `address`")
 	return cmd
@@ -82,13 +84,14 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
 		return fmt.Errorf("--redis %s: %w", d.redisAddr, err)
 	}
 	defer redis.Close()
-	return local.serve(ctx, st, log, func(addr string) error {
+	return local.serve(ctx, st, log, func(at serving) error {
 		_, err := fmt.Fprintf(w, `amends dev: for development only; its Kafka and Redis live in this process
   coordinator  %s
+  console      %s
   kafka        %s
   redis        %s
   data         %s
-`, addr, kafka.Addr(), redis.Addr(), kept)
+`, at.addr, cmp.Or(at.console, "none"), kafka.Addr(), redis.Addr(), kept)
 		return err
 	})
 }

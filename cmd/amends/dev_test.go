@@ -12,14 +12,15 @@ import (
 )
 
 // addresses are where `amends dev` listens.
-type addresses struct{ coordinator, kafka, redis string }
+type addresses struct{ coordinator, console, kafka, redis string }
 
 // dev starts `amends dev` on free ports and returns its addresses.
 func dev(t *testing.T, args ...string) (p *process, at addresses) {
 	t.Helper()
-	p = start(t, append([]string{"dev", "--listen", "127.0.0.1:0", "--kafka", "127.0.0.1:0", "--redis", "127.0.0.1:0"}, args...)...)
+	p = start(t, append([]string{"dev", "--listen", "127.0.0.1:0", "--kafka", "127.0.0.1:0", "--redis", "127.0.0.1:0", "--http", "127.0.0.1:0"}, args...)...)
 	p.waitFor(t, `^amends dev: for development only`)
 	at.coordinator = p.waitFor(t, `^  coordinator  (\S+)$`)[1]
+	at.console = p.waitFor(t, `^  console      (\S+)$`)[1]
 	at.kafka = p.waitFor(t, `^  kafka        (\S+)$`)[1]
 	at.redis = p.waitFor(t, `^  redis        (\S+)$`)[1]
 	return p, at

@@ -58,9 +58,11 @@ type result struct {
 	stdout, stderr string
 }
 
-// environ is our environment, in which only the given variables name a database.
+// environ is our environment, in which only the given variables name a database or hold a token.
 func environ(extra ...string) []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AMENDS_MYSQL_DSN=") })
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "AMENDS_MYSQL_DSN=") || strings.HasPrefix(v, "AMENDS_TOKEN=")
+	})
 	return append(env, extra...)
 }
 

@@ -4,7 +4,11 @@
 //	amends serve     a coordinator, on SQLite or MySQL
 //	amends relay     publishes the outbox of a SQLite or MySQL database
 //	amends migrate   brings their tables up to date
-//	amends tx        lists, shows and watches transactions
+//	amends tx        lists, shows and watches transactions, and acts on them
+//	amends bulk      acts on every transaction that a filter selects
+//	amends audit     proves that nobody edited the audit trail, and exports it
+//	amends cluster   shows how the coordinators and the services are
+//	amends token     makes tokens for those who call a coordinator
 //	amends version   prints the version
 //
 // It exits with 0 when all went well, 1 when something failed and 2 when it was

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 )
 
+// maxName is the longest name of a coordinator in bytes.
+const maxName = 128
+
 // minLease is the shortest lease that a busy machine can be relied on to renew.
 const minLease = time.Second
 
@@ -19,11 +23,15 @@ const minLease = time.Second
 type node struct {
 	at        location
 	listen    string
-	insecure  bool
+	http      string // empty: none
+	access    access
+	keys      string // file of encryption keys; empty: payloads are not sealed
 	maxLive   int
 	lease     time.Duration // 0: the coordinator's default
 	retention time.Duration
+	stall     time.Duration
 	drain     time.Duration
+	name      string // empty: the coordinator's default
 }
 
 func (n *node) flags(cmd *cobra.Command) {
@@ -31,6 +39,8 @@ func (n *node) flags(cmd *cobra.Command) {
 	f.StringVar(&n.listen, "listen", defaultAddr, "serve gRPC on this `address`")
 	f.IntVar(&n.maxLive, "max-live", 100_000, "most unfinished transactions; over it starts are refused")
 	f.DurationVar(&n.retention, "retention", 7*24*time.Hour, "how long finished transactions are kept (negative: for ever)")
+	f.DurationVar(&n.stall, "stall-after", time.Minute,
+		"how long a transaction may wait for a participant before it counts as stalled (negative: for ever)")
 	f.DurationVar(&n.drain, "drain-timeout", 5*time.Second, "how long calls under way may take at shutdown")
 }
 
@@ -41,19 +51,37 @@ func (n *node) check() error {
 		return usagef("--max-live is %d: give 1 or more", n.maxLive)
 	case n.retention == 0:
 		return usagef("--retention is 0: give a duration, or a negative one for ever")
+	case n.stall == 0:
+		return usagef("--stall-after is 0: give a duration, or a negative one for never")
+	case len(n.name) > maxName:
+		return usagef("--name has %d bytes: at most %d are kept", len(n.name), maxName)
 	case n.drain <= 0:
 		return usagef("--drain-timeout is %v: give a duration above 0", n.drain)
 	case n.lease != 0 && n.lease < minLease:
 		return usagef("--lease-ttl is %v: give %v or more", n.lease, minLease)
 	}
-	return checkListen("--listen", n.listen, n.insecure)
+	errs := []error{n.access.check(), n.access.checkListen("--listen", n.listen)}
+	if n.http != "" {
+		errs = append(errs, n.access.checkListen("--http", n.http))
+	}
+	return errors.Join(errs...)
+}
+
+// serving is where a node answers.
+type serving struct {
+	addr    string
+	console string // a URL; empty: none
 }
 
 // serve drives and answers until ctx ends, then drains. ready is called once
 // requests are answered.
-func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, ready func(addr string) error) error {
+func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, ready func(serving) error) error {
+	if err := n.access.load(log); err != nil {
+		return err
+	}
 	c, err := coordinator.New(ctx, st, &coordinator.Config{
-		MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention, DrainTimeout: n.drain, Logger: log,
+		Name: n.name, StallAfter: n.stall, MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention, DrainTimeout: n.drain, Logger: log,
+		Auth: n.access.guard, TLS: n.access.grpcTLS,
 	})
 	if err != nil {
 		return err
@@ -62,9 +90,14 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	if err != nil {
 		return err
 	}
+	web, err := n.newWeb(ctx, c, log)
+	if err != nil {
+		return errors.Join(err, lis.Close())
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return c.Serve(ctx, lis) })
-	g.Go(func() error { return ready(lis.Addr().String()) })
+	g.Go(func() error { return web.run(ctx) })
+	g.Go(func() error { return ready(serving{lis.Addr().String(), web.url()}) })
 	return g.Wait()
 }

@@ -23,6 +23,12 @@ const (
 func (o *output) flag(cmd *cobra.Command) {
 	*o = outputTable
 	cmd.Flags().VarP(o, "output", "o", "table or json")
+	completes(cmd, "output", string(outputTable), string(outputJSON))
+}
+
+// completes names the values that a shell should offer for a flag.
+func completes(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 }
 
 // String, Set and Type make an output a flag.

@@ -2,14 +2,20 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
@@ -17,10 +23,15 @@ import (
 
 // relaying is a relay of its own, beside the service that writes the outbox.
 type relaying struct {
-	at                 location
-	coordinator, redis string
-	kafka              []string
-	createTopics       bool
+	at           location
+	to           login // the coordinator; without an address there is none
+	api          answering
+	redis        string
+	redisPrefix  string
+	lease        time.Duration
+	poison       string
+	kafka        []string
+	createTopics bool
 }
 
 func newRelay() *cobra.Command {
@@ -32,6 +43,9 @@ func newRelay() *cobra.Command {
 		Long: `Publish the outbox in a service's database, SQLite or MySQL, to Kafka until
 interrupted. Several relays of one database share its work; after a crash the
 others take over. The outbox's tables are made and upgraded first.
+
+With --listen it serves the API by which 'amends outbox' shows what waits, and acts
+on it. Beyond loopback that needs TLS and an --auth-file.
 
 Sagas that were started with sdk.StartTx go to the coordinator. Without
 --coordinator they stay in the outbox, and so do messages without --kafka.
@@ -50,19 +64,41 @@ Sagas that were started with sdk.StartTx go to the coordinator. Without
 			return r.run(cmd.Context(), cmd.ErrOrStderr(), log)
 		},
 	}
-	f := cmd.Flags()
-	r.at.flags(cmd, "sqlite", "SQLite database, as a `file`")
-	r.at.connsFlag(strconv.Itoa(relayConns))
-	f.StringSliceVar(&r.kafka, "kafka", nil, "`brokers` to publish to, host:port, separated by commas")
-	f.StringVar(&r.coordinator, "coordinator", "", "coordinator's `address`, for sdk.StartTx")
-	f.StringVar(&r.redis, "redis", "", "Redis's `address`; it makes duplicates after a crash rarer")
-	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
+	r.flags(cmd)
 	logs.flags(cmd)
 	return cmd
 }
 
+func (r *relaying) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	r.at.flags(cmd, "sqlite", "SQLite database, as a `file`")
+	r.at.connsFlag(strconv.Itoa(relayConns))
+	f.StringSliceVar(&r.kafka, "kafka", nil, "`brokers` to publish to, host:port, separated by commas")
+	f.StringVar(&r.to.addr, "coordinator", "", "coordinator's `address`, for sdk.StartTx")
+	r.to.flags(cmd)
+	f.StringVar(&r.redis, "redis", "", "Redis's `address`; it makes duplicates after a crash rarer")
+	f.StringVar(&r.redisPrefix, "redis-prefix", "",
+		"what the names of keys in Redis begin with (default: amends: and a digest of the database's identity and place)")
+	f.StringVar(&r.poison, "poison", "dead-letter",
+		"what becomes of messages that can never be published: dead-letter, or block (their key, until somebody acts)")
+	f.DurationVar(&r.lease, "lease", outbox.DefaultLease, "how long a crash of this relay delays its messages")
+	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
+	r.api.flags(cmd)
+}
+
 func (r *relaying) check() error {
-	if len(r.kafka) == 0 && r.coordinator == "" {
+	switch {
+	case r.lease < minLease:
+		return usagef("--lease is %v: give %v or more", r.lease, minLease)
+	case r.poison != "dead-letter" && r.poison != "block":
+		return usagef("--poison is %q: give dead-letter or block", r.poison)
+	case r.redisPrefix != "" && r.redis == "":
+		return usagef("--redis-prefix is for --redis: give that too")
+	}
+	if err := r.api.check(); err != nil {
+		return err
+	}
+	if len(r.kafka) == 0 && r.to.addr == "" {
 		return usagef("neither --kafka nor --coordinator is given: there is nowhere to publish to")
 	}
 	return r.at.resolve()
@@ -82,21 +118,74 @@ func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	cfg := &outbox.RelayConfig{Logger: log}
+	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease}
+	if r.poison == "block" {
+		cfg.Poison = outbox.BlockKey
+	}
+	box := outbox.New(dialect, &outbox.Config{Logger: log})
+	op := box.Operator(db)
 	if r.redis != "" {
 		client := redis.NewClient(&redis.Options{Addr: r.redis})
 		defer func() { err = errors.Join(err, client.Close()) }()
-		if cfg.Keys, err = outbox.NewRedisKeys(client, nil); err != nil {
+		if cfg.Keys, err = r.keys(ctx, client, op, log); err != nil {
 			return fmt.Errorf("--redis %s: %w", r.redis, err)
 		}
 	}
-	relay := outbox.NewRelay(outbox.New(dialect, &outbox.Config{Logger: log}), db, pub, cfg)
+	r.api.namespace = r.to.namespace
+	if err := r.api.open(ctx, log); err != nil {
+		return err
+	}
+	relay := outbox.NewRelay(box, db, pub, cfg)
 	fmt.Fprintf(w, "amends: relaying %s\n", &r.at)
-	err = relay.Run(ctx)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return relay.Run(gctx) })
+	g.Go(func() error { return r.api.run(gctx, w, op, log) })
+	err = g.Wait()
 	s := relay.Stats()
 	fmt.Fprintf(w, "amends: relayed %d messages, dropped %d duplicates, %d dead letters, %d failed attempts\n",
 		s.Published, s.Duplicates+s.Skipped, s.Dead, s.Failures)
 	return err
+}
+
+// keys are the relay's keys in Redis. Their names tell databases apart that
+// share it: otherwise a message of one could pass for a duplicate of the other's,
+// and be dropped. A copy of a database has its identity, so its place counts too.
+func (r *relaying) keys(ctx context.Context, client *redis.Client, op *outbox.Operator, log *slog.Logger) (outbox.Keys, error) {
+	prefix := r.redisPrefix
+	if prefix == "" {
+		id, err := op.Identity(ctx)
+		if err != nil {
+			return nil, err
+		}
+		place, err := r.at.place()
+		if err != nil {
+			return nil, err
+		}
+		digest := sha256.Sum256([]byte(id + "\x00" + place))
+		prefix = "amends:" + hex.EncodeToString(digest[:8]) + ":"
+	}
+	log.Debug("relay: keys in Redis", "prefix", prefix)
+	return outbox.NewRedisKeys(client, &outbox.RedisConfig{Prefix: prefix, Logger: log})
+}
+
+// place tells a database apart from its copies elsewhere. By another name of the
+// same server it is another one: then no duplicates are found, and none is lost.
+func (l *location) place() (string, error) {
+	if l.conf != nil {
+		return "mysql\x00" + l.conf.Addr + "\x00" + l.conf.DBName, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.Abs(l.path)
+	if err != nil {
+		return "", err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", err
+	}
+	return "sqlite\x00" + host + "\x00" + path, nil
 }
 
 // publisher sends starts of sagas to the coordinator and all else to Kafka.
@@ -110,8 +199,8 @@ func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, 
 		}
 		return errors.Join(errs...)
 	}
-	if r.coordinator != "" {
-		conn, err := dial(r.coordinator)
+	if r.to.addr != "" {
+		conn, err := r.to.dial()
 		if err != nil {
 			return nil, nil, err
 		}

@@ -27,9 +27,9 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true, // run prints them
 		SilenceUsage:  true,
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newVersion())
+	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newBulk(), newOutbox(),
+		newAudit(), newCluster(), newToken(), newVersion())
 	return root
 }
 

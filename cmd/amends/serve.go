@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/amends-dev/amends/coordinator/store/sealedstore"
 )
 
 func newServe() *cobra.Command {
@@ -25,9 +28,15 @@ It keeps transactions in one of two places, whose tables it makes and upgrades:
   --data-dir   a directory with SQLite, for one process at a time
   --mysql      a database of MySQL 8.0, MariaDB 10.6 or newer, for any number of
                coordinators: when one crashes, another takes over after --lease-ttl
+
+Beyond loopback it listens with TLS and an --auth-file only, which says who may do
+what: see 'amends token new'.
 ` + aboutDSN,
 		Example: `  amends serve --data-dir /var/lib/amends
-  ` + mysqlEnv + `='amends:…@tcp(db:3306)/amends' amends serve`,
+  ` + mysqlEnv + `='amends:…@tcp(db:3306)/amends' amends serve
+  amends serve --data-dir /var/lib/amends --http 127.0.0.1:7461
+  amends serve --data-dir /var/lib/amends --listen 0.0.0.0:7460 \
+      --tls-cert server.crt --tls-key server.key --auth-file auth.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(n.at.resolve(), n.check()); err != nil {
@@ -45,9 +54,21 @@ It keeps transactions in one of two places, whose tables it makes and upgrades:
 	n.flags(cmd)
 	cmd.Flags().DurationVar(&n.lease, "lease-ttl", 10*time.Second,
 		"how long a crash of this coordinator delays its transactions on --mysql")
-	cmd.Flags().BoolVar(&n.insecure, "insecure", false, "allow --listen beyond loopback, without TLS and login")
+	n.publicFlags(cmd)
 	logs.flags(cmd)
 	return cmd
+}
+
+// publicFlags are those of a coordinator that is not for development only.
+func (n *node) publicFlags(cmd *cobra.Command) {
+	host, _ := os.Hostname() // without one, the coordinator's default name will do
+	f := cmd.Flags()
+	f.StringVar(&n.name, "name", host[:min(len(host), maxName)], "this coordinator's name, in 'amends cluster' and in logs")
+	f.StringVar(&n.http, "http", "",
+		"serve the console, the HTTP/JSON API and /metrics on this `address` (default: don't), for example "+defaultHTTP)
+	f.StringVar(&n.keys, "encryption-keys", "",
+		"seal payloads and replies with the keys in this JSON `file`; once used, it has to stay (see docs/encryption.md)")
+	n.access.flags(cmd)
 }
 
 func (n *node) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
@@ -56,8 +77,19 @@ func (n *node) run(ctx context.Context, w io.Writer, log *slog.Logger) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return n.serve(ctx, st, log, func(addr string) error {
-		_, err := fmt.Fprintf(w, "amends: serving on %s (data in %s)\n", addr, &n.at)
+	if n.keys != "" {
+		keys, err := sealedstore.ReadKeys(n.keys)
+		if err != nil {
+			return fmt.Errorf("--encryption-keys: %w", err)
+		}
+		st = sealedstore.New(st, keys)
+	}
+	return n.serve(ctx, st, log, func(at serving) error {
+		_, err := fmt.Fprintf(w, "amends: serving on %s (data in %s)\n", at.addr, &n.at)
+		if at.console != "" {
+			_, consoleErr := fmt.Fprintf(w, "amends: console on %s\n", at.console)
+			err = errors.Join(err, consoleErr)
+		}
 		return err
 	})
 }

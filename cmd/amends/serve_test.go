@@ -79,11 +79,19 @@ func TestWrongUsage(t *testing.T) {
 		{"serve --data-dir x --lease-ttl 10ms", "--lease-ttl is 10ms: give 1s or more"},
 		{"serve root:secret@/x", "may hold a password"},
 		{"serve extra", `unexpected argument "extra"`},
-		{"serve --data-dir x --listen 0.0.0.0:7460", "no TLS and no login yet"},
+		{"serve --data-dir x --listen 0.0.0.0:7460", "give --tls-cert, --tls-key and --auth-file"},
 		{"serve --data-dir x --listen :7460", "not a loopback address"},
 		{"serve --data-dir x --listen example.com:7460", "not a loopback address"},
 		{"serve --data-dir x --listen [::]:7460", "not a loopback address"},
 		{"serve --data-dir x --listen 7460", "want host:port"},
+		{"serve --data-dir x --http 0.0.0.0:7461", "--http"},
+		{"serve --data-dir x --listen :7460 --auth-file a", "not a loopback address"},
+		{"serve --data-dir x --listen :7460 --tls-cert a --tls-key b", "not a loopback address"},
+		{"serve --data-dir x --tls-cert a", "--tls-cert and --tls-key belong together"},
+		{"serve --data-dir x --client-ca a", "--client-ca is for TLS"},
+		{"serve --data-dir x --tls-cert a --tls-key b --client-ca c", "give --auth-file too"},
+		{"token new", "--subject is missing"},
+		{"token new --subject a --grant king", "want viewer, operator, break-glass or service"},
 		{"serve --data-dir x --log-level loud", "want debug, info, warn or error"},
 		{"serve --data-dir x --retention soon", "invalid argument"},
 		{"dev --kafka 0.0.0.0:9460", "--kafka"},
@@ -95,6 +103,31 @@ func TestWrongUsage(t *testing.T) {
 		{"relay --sqlite x.db", "nowhere to publish to"},
 		{"tx get", "want one argument"},
 		{"tx get a b", "want one argument"},
+		{"tx skip a", "want two arguments"},
+		{"tx retry a", "--reason is missing"},
+		{"tx complete a b --reason r --reply {", "is no JSON"},
+		{"tx complete a b --reason r --reply @/absent", "--reply"},
+		{"tx abandon a --reason r", "give --yes"},
+		{"tx list --state lost", "want one of abandoned, committed"},
+		{"tx list --label order_id", "want key=value"},
+		{"tx list --timeout 0s", "--timeout is 0s"},
+		{"tx list --addr h:1 --token secret", "must not travel in plaintext"},
+		{"tx list --token secret --token-file x", "exclude each other"},
+		{"tx list --token-file /absent", "--token-file"},
+		{"tx list --tls-cert x", "belong together"},
+		{"tx list --tls-ca /absent", "certificate authorities"},
+		{"bulk start", "want one argument, the verb"},
+		{"bulk start skip --unfinished", "cannot be done in bulk"},
+		{"bulk start retry --reason r", "say which transactions"},
+		{"bulk start retry --reason r --unfinished --rate 0", "--rate is 0"},
+		{"bulk start abandon --reason r --unfinished", "give --yes"},
+		{"bulk get", "the id of a bulk"},
+		{"bulk cancel x", "--reason is missing"},
+		{"audit verify", "say what to verify"},
+		{"audit verify a --all", "in one way"},
+		{"audit verify --file /absent", "--file"},
+		{"audit export --since tomorrow", "--since"},
+		{"cluster nonsense", `unknown command "nonsense" for "amends cluster"`},
 		{"tx list --output xml", "want table or json"},
 		{"tx list --limit 0", "--limit is 0"},
 	} {
@@ -114,9 +147,20 @@ func TestWrongUsage(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "help", "serve --help", "migrate outbox --help", "tx", "tx list --help"} {
+	for _, args := range []string{"", "--help", "help", "serve --help", "migrate outbox --help", "tx", "tx list --help", "completion bash --help", "audit verify --help"} {
 		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, "Usage:") {
 			t.Errorf("amends %s explains nothing: %q", args, out)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for args, want := range map[string]string{
+		"completion bash": "bash completion", "completion zsh": "#compdef amends", "completion fish": "fish completion",
+		"__complete tx re": "resume\t", "__complete bulk start a": "abandon\n", "__complete tx list --state pa": "parked\n",
+	} {
+		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, want) {
+			t.Errorf("amends %s: want %q in %.300q", args, want, out)
 		}
 	}
 }

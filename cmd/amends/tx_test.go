@@ -51,7 +51,7 @@ func TestTx(t *testing.T) {
 	t.Run("list", func(t *testing.T) {
 		out := ok(t, "tx", "list", "--addr", addr)
 		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if len(lines) != 6 || !regexp.MustCompile(`^GID +STATE +KIND +NAME +CREATED +UPDATED +CAUSE$`).MatchString(lines[0]) {
+		if len(lines) != 6 || !regexp.MustCompile(`^GID +STATE +KIND +NAME +CREATED +UPDATED +WAITS FOR +CAUSE$`).MatchString(lines[0]) {
 			t.Fatalf("want a heading and 5 rows, newest first, got\n%s", out)
 		}
 		if !regexp.MustCompile(`^pay-4  COMMITTED +saga  pay   20\S+Z  20\S+Z +$`).MatchString(lines[1]) {
@@ -80,6 +80,10 @@ func TestTx(t *testing.T) {
 		if len(gids) != 1 || gids[0] != "pay-3 STATE_COMMITTED" {
 			t.Errorf("by label: %v", gids)
 		}
+		gids, _ = transactions(t, ok(t, "tx", "list", "--addr", addr, "-o", "json", "--label", "order_id=pay-1", "--state", "rolled-back"))
+		if len(gids) != 1 || gids[0] != "pay-1 STATE_ROLLED_BACK" {
+			t.Errorf("by the flags --label and --state: %v", gids)
+		}
 	})
 	t.Run("pages", func(t *testing.T) { listInPages(t, addr) })
 	t.Run("get", func(t *testing.T) { getOne(t, addr) })
@@ -107,7 +111,8 @@ func getOne(t *testing.T, addr string) {
 	out := ok(t, "tx", "get", "pay-1", "--addr", addr)
 	for _, want := range []string{
 		`(?m)^gid: +pay-1$`, `(?m)^state: +ROLLED_BACK$`, `(?m)^cause: +charge: REFUSED: .*card declined`, `(?m)^labels: +order_id=pay-1$`,
-		`(?m)^reserve +bank\.reserve +UNDONE`, `(?m)^charge +bank\.charge +UNDONE +1 +reserve`,
+		`(?m)^BRANCH +ACTION +AFTER +DO +UNDO +NEXT RETRY +LEGAL NOW +LAST ERROR$`,
+		`(?m)^├─ reserve +bank\.reserve +DONE +UNDONE `, `(?m)^└─ charge +bank\.charge +reserve +REFUSED +UNDONE `,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("want %s in\n%s", want, out)

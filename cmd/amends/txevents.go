@@ -16,8 +16,8 @@ func newTxEvents() *cobra.Command {
 		Short: "Show the audit trail of one transaction",
 		Args:  oneGID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.askOnce(cmd.Context(), func(ctx context.Context, admin amendsv1.AdminServiceClient) error {
-				events, err := fetchEvents(ctx, admin, args[0])
+			return a.ask(cmd.Context(), func(ctx context.Context, c *clients) error {
+				events, err := fetchEvents(ctx, c.admin, args[0])
 				if err != nil {
 					return err
 				}

@@ -15,8 +15,9 @@ const maxPage = 1000
 
 type listing struct {
 	asking
-	filter, page string
-	limit        int
+	selection
+	page  string
+	limit int
 }
 
 func newTxList() *cobra.Command {
@@ -26,17 +27,22 @@ func newTxList() *cobra.Command {
 		Short: "List transactions, newest first",
 		Long: `List transactions, newest first.
 
-A filter joins terms by AND. Fields: state, kind, name, paused, unfinished,
-create_time, update_time, labels.KEY.`,
-		Example: `  amends tx list --filter 'state = "ROLLING_BACK" AND name = "transfer"'
+` + aboutFilters,
+		Example: `  amends tx list --stalled
+  amends tx list --state parked --label order_id=A-17
+  amends tx list --filter 'state = "ROLLING_BACK" AND name = "transfer"'
   amends tx list --filter 'create_time >= "2026-11-01T00:00:00Z" AND labels.order_id = "A-17"' --output json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if l.limit <= 0 {
 				return usagef("--limit is %d: want 1 or more", l.limit)
 			}
-			return l.askOnce(cmd.Context(), func(ctx context.Context, admin amendsv1.AdminServiceClient) error {
-				txs, next, err := l.fetch(ctx, admin)
+			filter, err := l.build()
+			if err != nil {
+				return err
+			}
+			return l.ask(cmd.Context(), func(ctx context.Context, c *clients) error {
+				txs, next, err := l.fetch(ctx, c.admin, filter)
 				if err != nil {
 					return err
 				}
@@ -44,20 +50,21 @@ create_time, update_time, labels.KEY.`,
 			})
 		},
 	}
-	l.flags(cmd)
-	cmd.Flags().StringVar(&l.filter, "filter", "", "only those that match")
+	l.asking.flags(cmd)
+	l.selection.flags(cmd)
 	cmd.Flags().IntVar(&l.limit, "limit", 50, "at most this many")
 	cmd.Flags().StringVar(&l.page, "page-token", "", "go on after an earlier list with the same filter")
 	return cmd
 }
 
 // fetch reads pages until the limit or the end, and returns where to go on.
-func (l *listing) fetch(ctx context.Context, admin amendsv1.AdminServiceClient) ([]*amendsv1.Transaction, string, error) {
+func (l *listing) fetch(ctx context.Context, admin amendsv1.AdminServiceClient, filter string) (
+	[]*amendsv1.Transaction, string, error) {
 	var txs []*amendsv1.Transaction
 	token := l.page
 	for {
 		resp, err := admin.ListTransactions(ctx, &amendsv1.ListTransactionsRequest{
-			PageSize: int32(min(l.limit-len(txs), maxPage)), PageToken: token, Filter: l.filter,
+			PageSize: int32(min(l.limit-len(txs), maxPage)), PageToken: token, Filter: filter,
 		})
 		if err != nil {
 			return nil, "", err
@@ -74,10 +81,10 @@ func (l *listing) print(cmd *cobra.Command, txs []*amendsv1.Transaction, next st
 	if l.out.json() {
 		return printMessage(cmd.OutOrStdout(), &amendsv1.ListTransactionsResponse{Transactions: txs, NextPageToken: next})
 	}
-	t := newTable("GID", "STATE", "KIND", "NAME", "CREATED", "UPDATED", "CAUSE")
+	t := newTable("GID", "STATE", "KIND", "NAME", "CREATED", "UPDATED", "WAITS FOR", "CAUSE")
 	for _, tx := range txs {
 		t.row(text(tx.GetGid()), state(tx), text(word(tx.GetKind().String(), "KIND_")), text(tx.GetName()),
-			text(when(tx.GetCreateTime())), text(when(tx.GetUpdateTime())), text(cause(tx.GetCause())))
+			text(when(tx.GetCreateTime())), text(when(tx.GetUpdateTime())), text(tx.GetWaitsFor()), text(cause(tx.GetCause())))
 	}
 	if err := t.print(cmd.OutOrStdout()); err != nil {
 		return err
@@ -101,6 +108,9 @@ func state(tx *amendsv1.Transaction) cell {
 	}
 	if tx.GetPaused() {
 		c.text += " (paused)"
+	}
+	if tx.GetStalled() {
+		c.text, c.paint = c.text+" (stalled)", red
 	}
 	return c
 }

@@ -31,8 +31,8 @@ func newTxWatch() *cobra.Command {
 the coordinator restarts meanwhile, it goes on where it was.`,
 		Args: oneGID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return w.ask(cmd.Context(), func(ctx context.Context, admin amendsv1.AdminServiceClient) error {
-				return w.follow(ctx, cmd, admin, args[0])
+			return w.ask(cmd.Context(), func(ctx context.Context, c *clients) error {
+				return w.follow(ctx, cmd, c.admin, args[0])
 			})
 		},
 	}

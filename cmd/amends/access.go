@@ -1,0 +1,79 @@
+package main
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amends-dev/amends/coordinator/auth"
+)
+
+// access is who may reach a coordinator, and how. Its zero value is nobody but
+// this machine, in plaintext, and everybody on it may do everything.
+type access struct {
+	authFile                  string
+	tlsCert, tlsKey, clientCA string
+	insecure                  bool
+	guard                     *auth.Guard // nil: nobody is asked
+	grpcTLS, httpTLS          *tls.Config // nil: plaintext
+}
+
+func (a *access) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&a.authFile, "auth-file", "", "ask who calls: tokens, certificates and issuers of JWTs in this JSON `file`")
+	f.StringVar(&a.tlsCert, "tls-cert", "", "talk TLS, with the certificate chain in this PEM `file`")
+	f.StringVar(&a.tlsKey, "tls-key", "", "its key, a PEM `file`")
+	f.StringVar(&a.clientCA, "client-ca", "", "take client certificates signed by an authority in this PEM `file`")
+	f.BoolVar(&a.insecure, "insecure", false, "listen beyond loopback without TLS or login")
+}
+
+// check finds mistakes in the flags.
+func (a *access) check() error {
+	switch {
+	case (a.tlsCert == "") != (a.tlsKey == ""):
+		return usagef("--tls-cert and --tls-key belong together: give both")
+	case a.clientCA != "" && a.tlsCert == "":
+		return usagef("--client-ca is for TLS: give --tls-cert and --tls-key too")
+	case a.clientCA != "" && a.authFile == "":
+		return usagef("--client-ca says which certificates to believe, not what they may do: give --auth-file too")
+	}
+	return nil
+}
+
+// checkListen refuses an address that others can reach, unless they are asked
+// who they are and nobody on the way can read along.
+func (a *access) checkListen(flag, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return usagef("%s %q: want host:port, for example %s", flag, addr, defaultAddr)
+	}
+	if a.insecure || loopback(host) || a.tlsCert != "" && a.authFile != "" {
+		return nil
+	}
+	return usagef("%s %q is not a loopback address: whoever reaches it could start, abort and read every transaction; "+
+		"give --tls-cert, --tls-key and --auth-file (see docs/security.md), or --insecure to accept that", flag, addr)
+}
+
+// load reads the files.
+func (a *access) load(log *slog.Logger) (err error) {
+	if a.authFile != "" {
+		file, err := auth.OpenFile(a.authFile, log)
+		if err != nil {
+			return err
+		}
+		if a.guard, err = auth.New(file, &auth.Config{Logger: log}); err != nil {
+			return err
+		}
+	}
+	if a.tlsCert == "" {
+		return nil
+	}
+	if a.grpcTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log); err != nil {
+		return err
+	}
+	// Over HTTP only tokens count: a browser need not be asked for a certificate.
+	a.httpTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, "", log)
+	return err
+}
