@@ -31,10 +31,14 @@ type block struct {
 type testedBy struct{ file, what string }
 
 const (
-	ci       = ".ci/run"
-	testTx   = "cmd/amends/tx_test.go"
-	testDev  = "cmd/amends/dev_test.go"
-	testServ = "cmd/amends/serve_test.go"
+	ci        = ".ci/run"
+	testTx    = "cmd/amends/tx_test.go"
+	testDev   = "cmd/amends/dev_test.go"
+	testServ  = "cmd/amends/serve_test.go"
+	testOp    = "cmd/amends/operate_test.go"
+	testAct   = "cmd/amends/act_test.go"
+	testAudit = "cmd/amends/audit_test.go"
+	testLogin = "cmd/amends/login_test.go"
 )
 
 // shownCommands says of each command that the documentation shows what runs it:
@@ -48,6 +52,31 @@ var shownCommands = map[string]testedBy{
 	"make lint":   {ci, "step make lint"},
 
 	"go run ./examples/transfer": {"snippets_test.go", "TestExampleOutput"},
+
+	"amends tx list --stalled": {testOp, "TestStalled"},
+	"amends bulk start retry --participant bank --reason 'bank is back' --wait": {testOp, "TestStalled"},
+	"amends tx list --state parked --label order_id=A-17":                       {testTx, `t.Run("filter"`},
+	"amends cluster":        {testAct, "TestCluster"},
+	"amends cluster whoami": {testAct, "TestCluster"},
+	"amends bulk start abort --unfinished --dry-run": {testAct, "TestBulk"},
+	"amends bulk list":                                                         {testAct, "TestBulk"},
+	"amends bulk get ID":                                                       {testAct, "TestBulk"},
+	"amends bulk cancel ID --reason 'too early'":                               {testAct, "TestBulk"},
+	"amends audit verify --all":                                                {testAudit, "TestAuditFinds"},
+	"amends audit verify --file audit.jsonl":                                   {testAudit, "TestAuditFinds"},
+	"amends audit verify --all --against audit.jsonl":                          {testAudit, "TestAuditFinds"},
+	"amends audit export --since 24h":                                          {testAudit, "TestAuditExportSelects"},
+	"amends token new --subject olga@example.com --grant operator --ttl 2160h": {testLogin, "TestTokenNew"},
+	"amends migrate":                                                           {"cmd/amends/migrate_test.go", "TestMigrate"},
+	"amends migrate outbox":                                                    {"cmd/amends/migrate_test.go", "TestMigrate"},
+
+	"amends serve --data-dir /var/lib/amends --listen 0.0.0.0:7460 --tls-cert server.crt --tls-key server.key " +
+		"--client-ca clients.crt --auth-file auth.json": {testLogin, `"--tls-cert"`},
+
+	"curl --get 127.0.0.1:7461/v1/transactions --data-urlencode 'filter=stalled = true'": {
+		"cmd/amends/outside_test.go", "curl --get 127.0.0.1:7461/v1/transactions --data-urlencode 'filter=stalled = true'"},
+	`curl 127.0.0.1:7461/v1/transactions/order-17:retryNow --json '{"reason": "bank is back"}'`: {
+		"cmd/amends/outside_test.go", `curl 127.0.0.1:7461/v1/transactions/order-17:retryNow --json '{"reason": "bank is back"}'`},
 
 	"bin/amends dev": {testDev, "TestDevRunsEverything"},
 	"bin/amends serve --data-dir /var/lib/amends": {testServ, "TestServeAnswersAndDrains"},

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amends-dev/amends/coordinator"
+	"github.com/amends-dev/amends/coordinator/notify"
 	"github.com/amends-dev/amends/coordinator/store"
 )
 
@@ -25,6 +26,7 @@ type node struct {
 	listen    string
 	http      string // empty: none
 	access    access
+	telling   telling
 	keys      string // file of encryption keys; empty: payloads are not sealed
 	maxLive   int
 	lease     time.Duration // 0: the coordinator's default
@@ -79,10 +81,12 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	if err := n.access.load(log); err != nil {
 		return err
 	}
-	c, err := coordinator.New(ctx, st, &coordinator.Config{
-		Name: n.name, StallAfter: n.stall, MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention, DrainTimeout: n.drain, Logger: log,
-		Auth: n.access.guard, TLS: n.access.grpcTLS,
-	})
+	notifier, done, err := n.telling.notifier(st, n.name, log)
+	if err != nil {
+		return err
+	}
+	defer done()
+	c, err := coordinator.New(ctx, st, n.config(notifier, log))
 	if err != nil {
 		return err
 	}
@@ -95,9 +99,36 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 		return errors.Join(err, lis.Close())
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.Run(ctx) })
+	g.Go(func() error { return drive(ctx, c, notifier) })
 	g.Go(func() error { return c.Serve(ctx, lis) })
 	g.Go(func() error { return web.run(ctx) })
 	g.Go(func() error { return ready(serving{lis.Addr().String(), web.url()}) })
+	return g.Wait()
+}
+
+func (n *node) config(notifier *notify.Notifier, log *slog.Logger) *coordinator.Config {
+	cfg := &coordinator.Config{
+		Name: n.name, StallAfter: n.stall, MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention,
+		DrainTimeout: n.drain, Logger: log, Auth: n.access.guard, TLS: n.access.grpcTLS,
+	}
+	if notifier != nil {
+		cfg.Observers = append(cfg.Observers, notifier.Observe)
+	}
+	return cfg
+}
+
+// drive runs a coordinator, and its notifier, if any, until after its end: what
+// happens last is told, too.
+func drive(ctx context.Context, c *coordinator.Coordinator, notifier *notify.Notifier) error {
+	if notifier == nil {
+		return c.Run(ctx)
+	}
+	telling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var g errgroup.Group
+	g.Go(func() error {
+		defer stop()
+		return c.Run(ctx)
+	})
+	g.Go(func() error { return notifier.Run(telling) })
 	return g.Wait()
 }

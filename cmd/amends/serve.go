@@ -68,6 +68,7 @@ func (n *node) publicFlags(cmd *cobra.Command) {
 		"serve the console, the HTTP/JSON API and /metrics on this `address` (default: don't), for example "+defaultHTTP)
 	f.StringVar(&n.keys, "encryption-keys", "",
 		"seal payloads and replies with the keys in this JSON `file`; once used, it has to stay (see docs/encryption.md)")
+	n.telling.flags(cmd)
 	n.access.flags(cmd)
 }
 

@@ -57,10 +57,15 @@ func (s *Server) key(ctx context.Context, gid string) (string, error) {
 }
 
 // address is where a caller calls from: without authentication it is all that
-// is known of them.
+// is known of them. A gateway in this process names its own peer last.
 func address(ctx context.Context) string {
-	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		return p.Addr.String()
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return "unknown"
 	}
-	return "unknown"
+	if all := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"); len(all) > 0 && p.Addr.Network() == "bufconn" {
+		from := strings.Split(all[len(all)-1], ",")
+		return strings.TrimSpace(from[len(from)-1])
+	}
+	return p.Addr.String()
 }
