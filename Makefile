@@ -57,7 +57,7 @@ demo: build ## Run the shop with crashes in the middle (SERVICES=real: on MySQL,
 	bin/shop demo --amends bin/amends $(if $(SERVICES),--services '$(SERVICES)',) $(if $(ORDERS),--orders '$(ORDERS)',)
 
 .PHONY: test
-test: ## Run every test, uncached, with the race detector and the invariants on
+test: $(TOOLS)/grpcurl ## Run every test, uncached, with the race detector and the invariants on
 	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
 		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
 	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) \
@@ -116,6 +116,7 @@ clean: ## Remove what was built here
 $(TOOLS)/buf: .ci/tools/buf/go.mod .ci/tools/buf/go.sum
 $(TOOLS)/golangci-lint: .ci/tools/lint/go.mod .ci/tools/lint/go.sum
 $(filter-out $(TOOLS)/buf,$(PROTOC_TOOLS)): .ci/tools/protoc/go.mod .ci/tools/protoc/go.sum
+$(TOOLS)/grpcurl: .ci/tools/grpcurl/go.mod .ci/tools/grpcurl/go.sum
 $(TOOLS)/compose: .ci/tools/compose/go.mod .ci/tools/compose/go.sum .ci/tools/compose/main.go
 $(TOOLS)/%:
 	@mkdir -p $(TOOLS)

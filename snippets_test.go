@@ -67,6 +67,7 @@ var shownCommands = map[string]testedBy{
 	"amends audit verify --all --against audit.jsonl":                          {testAudit, "TestAuditFinds"},
 	"amends audit export --since 24h":                                          {testAudit, "TestAuditExportSelects"},
 	"amends token new --subject olga@example.com --grant operator --ttl 2160h": {testLogin, "TestTokenNew"},
+	"amends outbox depth --sqlite orders.db":                                   {"cmd/amends/outbox_test.go", "TestOutbox"},
 	"amends migrate":                                                           {"cmd/amends/migrate_test.go", "TestMigrate"},
 	"amends migrate outbox":                                                    {"cmd/amends/migrate_test.go", "TestMigrate"},
 

@@ -38,7 +38,7 @@ func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
 	p.w.saw(ids, time.Now())
 	p.w.cursor = b.last
 	for _, r := range b.held {
-		p.w.held[r.id] = true
+		p.w.held[r.id] = r.key()
 	}
 	return busy, p.settle(ctx)
 }
@@ -229,6 +229,8 @@ func (p *partition) holdFailed(ctx context.Context, b *batch) {
 			wait = p.r.cfg.BlockRetry
 		}
 		p.w.hold(key, n, now.Add(wait))
+		p.w.blame(key, cause{row: r.id, id: r.msg.ID, topic: r.msg.Topic, key: r.msg.Key, since: now,
+			err: clip(err.Error(), maxError), poison: errors.Is(err, ErrPoison)})
 		if first == nil && (n == 1 || errors.Is(err, ErrPoison)) {
 			first = err
 		}

@@ -18,6 +18,7 @@ var ErrNoDeadLetter = errors.New("outbox: no such dead letter")
 type Dead struct {
 	Number   int64     // names it for Replay and Drop
 	Message  Message   // as it was written
+	Size     int       // of the body, in bytes
 	FailedAt time.Time // when it was moved here, by the database's clock
 	Attempts int       // to publish it, as far as the last relay counted them
 	Error    string    // of the last attempt, at most 4 KiB, visibly cut
@@ -29,6 +30,7 @@ type DeadQuery struct {
 	Topic string // only this topic; empty means all
 	Key   string // only this key; empty means all
 	Limit int    // 0 means 100, at most MaxDeadLetters
+	Brief bool   // without bodies: a thousand of them can weigh a gigabyte
 }
 
 // DeadLetters lists dead letters by number, oldest first.
@@ -40,7 +42,7 @@ func DeadLetters(ctx context.Context, db *sql.DB, d *Dialect, q DeadQuery) ([]De
 		q.Limit = 100
 	}
 	key := []byte(q.Key)
-	rows, err := db.QueryContext(ctx, d.dead.list, q.After, q.Topic, q.Topic, key, key, q.Limit)
+	rows, err := db.QueryContext(ctx, d.dead.list, flag(q.Brief), q.After, q.Topic, q.Topic, key, key, q.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("outbox: list dead letters: %w", err)
 	}
@@ -59,14 +61,22 @@ func DeadLetters(ctx context.Context, db *sql.DB, d *Dialect, q DeadQuery) ([]De
 	return out, nil
 }
 
-func scanDead(rows *sql.Rows) (Dead, error) {
+// flag is a bool as every driver takes it.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func scanDead(rows interface{ Scan(...any) error }) (Dead, error) {
 	var dl Dead
 	var part int
 	var created, failed int64
 	var id, key, headers, idem, text []byte
 	m := &dl.Message
 	if err := rows.Scan(&dl.Number, &part, &id, &m.Topic, &key, &m.Body, &headers, &idem, &created, &failed,
-		&dl.Attempts, &text); err != nil {
+		&dl.Attempts, &text, &dl.Size); err != nil {
 		return Dead{}, err
 	}
 	m.ID, m.Key, m.IdempotencyKey = string(id), string(key), string(idem)
@@ -76,7 +86,8 @@ func scanDead(rows *sql.Rows) (Dead, error) {
 	return dl, nil
 }
 
-// Replay moves dead letters back into the outbox, in the order given: they are
+// Replay is Operator.Replay for programs: nobody's act is recorded. It moves dead
+// letters back into the outbox, in the order given: they are
 // published after what is there already. All are moved or none; a number that is
 // not there is ErrNoDeadLetter. Wake the outbox afterwards.
 func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error {
@@ -104,7 +115,8 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 	})
 }
 
-// Drop deletes dead letters for good. All are deleted or none; a number that is
+// Drop is Operator.Discard for programs: nobody's act is recorded. It deletes
+// dead letters for good. All are deleted or none; a number that is
 // not there is ErrNoDeadLetter.
 func Drop(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error {
 	return InTx(ctx, db, d.txOptions(), func(tx *sql.Tx) error {

@@ -23,6 +23,7 @@ type Dialect struct {
 	part       [Partitions]partitionSQL
 	owner      ownerSQL
 	dead       deadSQL
+	operate    operateSQL
 	inbox      InboxSQL
 	migrated   migrationSQL
 }
@@ -58,16 +59,18 @@ type InboxSQL struct {
 // partitionSQL are the statements on one partition's table. Times are
 // microseconds since 1970 by the database's clock.
 type partitionSQL struct {
-	insert string // followed by one row or several, with commas between them
-	row    string // (msg_id, topic, msg_key, body, headers, idem_key)
-	read   string // (after id, limit)
-	ids    string // (after id, up to id)
-	remove string // (from id, to id)
-	bury   string // (attempts, error, id): copies a row into the dead letters
-	span   string // lowest and highest id, NULL when empty
-	count  string
-	oldest string // age of the first row in microseconds
-	revive string // (dead id): copies a dead letter back
+	insert  string // followed by one row or several, with commas between them
+	row     string // (msg_id, topic, msg_key, body, headers, idem_key)
+	read    string // (after id, limit)
+	ids     string // (after id, up to id)
+	remove  string // (from id, to id)
+	readBut string // as read, but not of the keys that stand for {in}, behind the first id
+	idsBut  string // as ids, in the same way behind both ids
+	bury    string // (attempts, error, id): copies a row into the dead letters
+	span    string // lowest and highest id, NULL when empty
+	count   string
+	oldest  string // age of the first row in microseconds
+	revive  string // (dead id): copies a dead letter back
 }
 
 // ownerSQL are the statements on the leases of partitions.
@@ -79,7 +82,7 @@ type ownerSQL struct {
 }
 
 type deadSQL struct {
-	list   string // (after id, topic, topic, key, key, limit)
+	list   string // (without bodies, after id, topic, topic, key, key, limit)
 	part   string // (id): the partition it came from
 	remove string // (id)
 	count  string
@@ -91,14 +94,17 @@ type migrationSQL struct {
 	add    string // (component, version)
 }
 
+func forPartition(sql string, p int) string { return strings.ReplaceAll(sql, "{p}", strconv.Itoa(p)) }
+
 // forPartitions fills a template's {p} in with each partition's number. Only
 // the numbers below Partitions ever get there: values are always bound.
 func forPartitions(t partitionSQL) [Partitions]partitionSQL {
 	var out [Partitions]partitionSQL
 	for p := range out {
-		in := func(s string) string { return strings.ReplaceAll(s, "{p}", strconv.Itoa(p)) }
+		in := func(s string) string { return forPartition(s, p) }
 		out[p] = partitionSQL{
-			insert: in(t.insert), row: t.row, read: in(t.read), ids: in(t.ids), remove: in(t.remove), bury: in(t.bury),
+			insert: in(t.insert), row: t.row, read: in(t.read), ids: in(t.ids),
+			readBut: in(t.readBut), idsBut: in(t.idsBut), remove: in(t.remove), bury: in(t.bury),
 			span: in(t.span), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
 		}
 	}

@@ -22,6 +22,7 @@
 //
 // The table is no log: a row is deleted once it was acknowledged, so its size
 // is the backlog. Rows live in a fixed number of physical partitions, chosen by
-// the hash of the key. One relay owns a partition at a time, through a lease and
+// the hash of the key. Operator shows people what waits and what does not get
+// through, and acts on it. One relay owns a partition at a time, through a lease and
 // an epoch by the database's clock, and each delete verifies the epoch.
 package outbox

@@ -7,6 +7,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -98,6 +99,8 @@ type kafkaPartition struct {
 	session kafkaSession
 	next    int32       // sequence number of the next batch in this session
 	pending *kafkaBatch // sent or about to be, not answered: the only bytes that may use its sequence numbers
+
+	failing time.Time // since when batches are not acknowledged; zero: they are, or it is not worth a word yet
 
 	unsure atomic.Pointer[kafkaBatch] // pending after its call gave up, for those without the turn
 }

@@ -191,6 +191,11 @@ func hopeless(code kafka.Error) bool {
 
 // acked takes the messages of the pending batch off the lane.
 func (c *kafkaCall) acked(lane *kafkaLane) {
+	if since := lane.part.failing; !since.IsZero() {
+		lane.part.failing = time.Time{}
+		c.p.cfg.Logger.Info("Kafka: batches are acknowledged again", "topic", lane.part.topic,
+			"partition", lane.part.index, "after", time.Since(since).Round(time.Millisecond))
+	}
 	ids := lane.part.pending.ids
 	rest := make([]int, 0, len(lane.todo)-len(ids))
 	for _, i := range lane.todo {
@@ -256,9 +261,10 @@ func (c *kafkaCall) again(lane *kafkaLane, err error) {
 	lane.last = err
 	c.stale.Store(true)
 	lane.after = time.Now().Add(lane.retry.next())
-	if lane.retry.tries > 1 {
-		c.p.cfg.Logger.Warn("Kafka: batch not acknowledged, will send it again", "topic", lane.part.topic,
-			"partition", lane.part.index, "tries", lane.retry.tries, "error", err)
+	if lane.retry.tries > 1 && lane.part.failing.IsZero() { // the first time is nothing special, the third nothing new
+		lane.part.failing = time.Now()
+		c.p.cfg.Logger.Warn("Kafka: batch not acknowledged, will send it until it is", "topic", lane.part.topic,
+			"partition", lane.part.index, "error", err)
 	}
 }
 

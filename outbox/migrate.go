@@ -12,7 +12,8 @@ import (
 const component = "outbox"
 
 // Migrate creates or upgrades the tables of outbox and inbox: amends_outbox_0…3,
-// amends_outbox_owner, amends_outbox_dead, amends_inbox and amends_migrations.
+// amends_outbox_owner, _dead, _blocked, _acts and _identity, amends_inbox and
+// amends_migrations.
 // It is idempotent and may run in several processes at once; it never runs in a
 // transaction of the caller.
 func Migrate(ctx context.Context, db *sql.DB, d *Dialect) error {

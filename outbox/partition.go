@@ -28,6 +28,9 @@ type partition struct {
 	swept   time.Time
 	down    bool // the last step failed: log the next success, not each failure
 	full    bool // too many rows are held: logged once, not at each step
+
+	noted   map[int64]string // the notes in amends_outbox_blocked: rows, and their keys here
+	notedAt time.Time
 }
 
 // row is a message in the table. err tells why it cannot be read as one.
@@ -64,7 +67,9 @@ func (p *partition) run(ctx context.Context) {
 // work relays until the lease is lost or ctx ends.
 func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.w = newWindow(p.r.cfg.CommitTime)
+	p.w.crowd = 2 * p.r.cfg.Batch
 	p.checks = checkedPages
+	p.noted, p.notedAt = nil, time.Time{}
 	p.swept = time.Now()
 	poll, failures := p.r.cfg.PollMin, 0
 	for ctx.Err() == nil {
@@ -119,12 +124,18 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 	if err := p.lease.ensure(ctx, p.r.db); err != nil {
 		return busy, err
 	}
+	if err := p.report(ctx); err != nil {
+		return busy, err
+	}
 	now := time.Now()
 	p.w.forget(now)
 	p.w.retry(now)
 	if now.Sub(p.swept) >= p.r.cfg.Sweep {
 		p.swept = now
 		p.w.sweep()
+	}
+	if limit := heldPages * p.r.cfg.Batch; len(p.w.held) >= limit {
+		p.w.setApart(limit)
 	}
 	if full := len(p.w.held) >= heldPages*p.r.cfg.Batch; full != p.full {
 		p.full = full
@@ -157,7 +168,8 @@ func (p *partition) late(ctx context.Context) (bool, error) {
 	if floor >= p.w.cursor {
 		return false, nil
 	}
-	rows, err := p.r.db.QueryContext(ctx, p.sql.ids, floor, p.w.cursor)
+	query, args := p.but(p.sql.ids, p.sql.idsBut, floor, p.w.cursor)
+	rows, err := p.r.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return false, err
 	}
@@ -180,9 +192,23 @@ func (p *partition) late(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// but picks the statement that leaves out the keys that are set apart, if any,
+// and its arguments: these, and those keys.
+func (p *partition) but(all, but string, args ...any) (string, []any) {
+	apart := p.w.apart()
+	if len(apart) == 0 {
+		return all, args
+	}
+	for _, key := range apart {
+		args = append(args, []byte(key))
+	}
+	return withIn(but, len(apart)), args
+}
+
 // read reads a page behind an id.
 func (p *partition) read(ctx context.Context, after int64) (page []row, err error) {
-	rows, err := p.r.db.QueryContext(ctx, p.sql.read, after, p.r.cfg.Batch)
+	query, args := p.but(p.sql.read, p.sql.readBut, after)
+	rows, err := p.r.db.QueryContext(ctx, query, append(args, p.r.cfg.Batch)...)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,8 @@ const (
 	// goes on with the later messages of its key.
 	DeadLetter PoisonPolicy = iota
 	// BlockKey leaves it where it is, holds back the later messages of its key,
-	// and tries again every RelayConfig.BlockRetry.
+	// and tries again every RelayConfig.BlockRetry, or when an Operator has
+	// skipped or parked it.
 	BlockKey
 )
 
@@ -67,8 +68,10 @@ type RelayConfig struct {
 	// Keys saves duplicates; nil means none.
 	Keys Keys
 	// Poison is the policy for messages that can never be published. Rows held
-	// back behind a message of their key, which is tried again, are passed over
-	// up to 200 batches a partition; then the partition waits, and logs it.
+	// back behind a message of their key, which is tried again, are kept in mind
+	// up to 200 batches a partition; then the keys with the most of them, at most
+	// 100, are left out of reads. Where that does not help, because many keys
+	// fail, the partition waits, and logs it. Operator.Blocked names the keys.
 	Poison PoisonPolicy
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger

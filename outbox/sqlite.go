@@ -34,7 +34,10 @@ const (
 	sqliteRow    = `(?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
 	sqliteRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
-	sqliteIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
+	sqliteIDs     = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
+	sqliteReadBut = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
+FROM amends_outbox_{p} WHERE id > ? AND msg_key NOT IN ({in}) ORDER BY id LIMIT ?`
+	sqliteIDsBut = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? AND msg_key NOT IN ({in}) ORDER BY id`
 	sqliteRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
 	sqliteBury   = `INSERT INTO amends_outbox_dead
 (part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at, attempts, error)
@@ -53,8 +56,8 @@ WHERE part = ? AND epoch = ? AND expires_at <= ` + sqliteNow
 	sqliteRenew   = `UPDATE amends_outbox_owner SET expires_at = ` + sqliteNow + ` + ? WHERE part = ? AND epoch = ?`
 	sqliteRelease = `UPDATE amends_outbox_owner SET expires_at = 0 WHERE part = ? AND epoch = ?`
 
-	sqliteDeadList = `SELECT id, part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at,
-attempts, error
+	sqliteDeadList = `SELECT id, part, msg_id, topic, msg_key, CASE WHEN ? = 1 THEN x'' ELSE body END, headers, idem_key,
+created_at, failed_at, attempts, error, length(body)
 FROM amends_outbox_dead WHERE id > ? AND (? = '' OR topic = ?) AND (? = x'' OR msg_key = ?) ORDER BY id LIMIT ?`
 	sqliteDeadPart   = `SELECT part FROM amends_outbox_dead WHERE id = ?`
 	sqliteDeadRemove = `DELETE FROM amends_outbox_dead WHERE id = ?`
@@ -83,12 +86,14 @@ func newSQLite() *Dialect {
 		name:       "sqlite",
 		migrations: dir,
 		part: forPartitions(partitionSQL{
-			insert: sqliteInsert, row: sqliteRow, read: sqliteRead, ids: sqliteIDs, remove: sqliteRemove, bury: sqliteBury,
+			insert: sqliteInsert, row: sqliteRow, read: sqliteRead, ids: sqliteIDs,
+			readBut: sqliteReadBut, idsBut: sqliteIDsBut, remove: sqliteRemove, bury: sqliteBury,
 			span: sqliteSpan, count: sqliteCount, oldest: sqliteOldest, revive: sqliteRevive,
 		}),
-		owner: ownerSQL{peek: sqlitePeek, acquire: sqliteAcquire, renew: sqliteRenew, release: sqliteRelease},
-		dead:  deadSQL{list: sqliteDeadList, part: sqliteDeadPart, remove: sqliteDeadRemove, count: sqliteDeadCount},
-		inbox: InboxSQL{Claim: sqliteClaim, Reply: sqliteReply, Record: sqliteRecord, Purge: sqlitePurge},
+		owner:   ownerSQL{peek: sqlitePeek, acquire: sqliteAcquire, renew: sqliteRenew, release: sqliteRelease},
+		dead:    deadSQL{list: sqliteDeadList, part: sqliteDeadPart, remove: sqliteDeadRemove, count: sqliteDeadCount},
+		operate: newOperateSQL(sqliteNow, "", "ON CONFLICT (request_id) DO NOTHING"),
+		inbox:   InboxSQL{Claim: sqliteClaim, Reply: sqliteReply, Record: sqliteRecord, Purge: sqlitePurge},
 		migrated: migrationSQL{
 			create: sqliteMigrations, has: sqliteHasMigration, add: sqliteAddMigration,
 		},

@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -14,13 +16,16 @@ import (
 // it. That is enough for the order per key: a message of a key that comes after
 // the one in the gap was written, and so became visible, after it.
 type window struct {
-	grace  time.Duration // how long a writer may take to commit
-	cursor int64         // ids up to here were read in this pass
-	high   int64         // the highest id ever read
-	gaps   []gap         // oldest first, one for each page that had any
-	held   map[int64]bool
-	keys   map[string]*hold // of messages that failed
-	due    time.Time        // the earliest hold's end, zero when none
+	grace     time.Duration    // how long a writer may take to commit
+	crowd     int              // a key with so many held rows is set apart when it is tried again; 0: none is
+	cursor    int64            // ids up to here were read in this pass
+	high      int64            // the highest id ever read
+	gaps      []gap            // oldest first, one for each page that had any
+	held      map[int64]string // the keys of rows that wait behind a failed message
+	keys      map[string]*hold // of messages that failed
+	due       time.Time        // the earliest hold's end, zero when none
+	changed   bool             // keys are not as they were noted
+	someApart bool             // some hold may be apart
 }
 
 // gap says that some ids from here on were not there when their page was read.
@@ -33,10 +38,23 @@ type gap struct {
 type hold struct {
 	attempts int
 	until    time.Time // zero: to be tried with the pass under way
+	apart    bool      // too many rows: while it is blocked they are left out of reads, and not in held
+	cause    cause
+}
+
+// cause is why a key is held.
+type cause struct {
+	row    int64 // the first message
+	id     string
+	topic  string
+	key    string // of the message: empty when it has none
+	err    string
+	poison bool
+	since  time.Time
 }
 
 func newWindow(grace time.Duration) *window {
-	return &window{grace: grace, held: map[int64]bool{}, keys: map[string]*hold{}}
+	return &window{grace: grace, held: map[int64]string{}, keys: map[string]*hold{}}
 }
 
 // saw notes the ids of a page, ascending, and where they leave gaps.
@@ -77,7 +95,7 @@ func (w *window) floor() int64 {
 // that was not read before, and moves the cursor in front of it.
 func (w *window) late(ids []int64) bool {
 	for _, id := range ids {
-		if !w.held[id] {
+		if _, ok := w.held[id]; !ok {
 			w.rewind(id - 1)
 			return true
 		}
@@ -88,7 +106,7 @@ func (w *window) late(ids []int64) bool {
 // rewind starts a new pass behind an id. What was held behind it is read again.
 func (w *window) rewind(cursor int64) {
 	w.cursor = min(w.cursor, cursor)
-	maps.DeleteFunc(w.held, func(id int64, _ bool) bool { return id > w.cursor })
+	maps.DeleteFunc(w.held, func(id int64, _ string) bool { return id > w.cursor })
 }
 
 // sweep starts a new pass from zero and drops the holds that met no row.
@@ -103,13 +121,30 @@ func (w *window) retry(now time.Time) {
 		return
 	}
 	w.due = time.Time{}
-	for _, h := range w.keys {
+	from := w.floor()
+	rows := w.heldRows()
+	for key, h := range w.keys {
 		if !h.until.IsZero() && !now.Before(h.until) {
 			h.until = time.Time{}
+			switch {
+			case h.apart:
+				from = 0 // its rows are not among the held ones
+			case w.crowd > 0 && rows[key] >= w.crowd:
+				h.apart, w.someApart = true, true // should it fail again, they are not read once more
+			}
 		}
 		w.dueBy(h.until)
 	}
-	w.rewind(w.floor())
+	w.rewind(from)
+}
+
+// heldRows counts the held rows of each key.
+func (w *window) heldRows() map[string]int {
+	rows := map[string]int{}
+	for _, key := range w.held {
+		rows[key]++
+	}
+	return rows
 }
 
 func (w *window) dueBy(t time.Time) {
@@ -134,9 +169,80 @@ func (w *window) attempts(key string) int {
 
 // hold keeps a key back, after so many failed attempts of its first message.
 func (w *window) hold(key string, attempts int, until time.Time) {
-	w.keys[key] = &hold{attempts: attempts, until: until}
+	h := w.keys[key]
+	if h == nil {
+		h = &hold{}
+		w.keys[key] = h
+	}
+	h.attempts, h.until = attempts, until
 	w.dueBy(until)
+	w.changed = true
+}
+
+// blame notes why a key that is held is so.
+func (w *window) blame(key string, c cause) {
+	if h := w.keys[key]; h != nil {
+		if h.cause.row == c.row {
+			c.since = h.cause.since
+		}
+		h.cause = c
+	}
 }
 
 // resolved ends the hold of a key: its first message is out of the way.
-func (w *window) resolved(key string) { delete(w.keys, key) }
+func (w *window) resolved(key string) {
+	if w.keys[key] != nil {
+		w.changed = true
+		delete(w.keys, key)
+	}
+}
+
+// lift ends the hold of a key whose first message somebody took away: what is
+// behind it is read again.
+func (w *window) lift(key string) {
+	w.resolved(key)
+	w.rewind(0)
+}
+
+// maxApart bounds how many keys are set apart: they become parameters.
+const maxApart = 100
+
+// setApart sets the keys apart that have most of the held rows, until at most
+// half of limit is held. Without a few such keys it changes nothing.
+func (w *window) setApart(limit int) {
+	rows := w.heldRows()
+	maps.DeleteFunc(rows, func(key string, _ int) bool { return !w.blocked(key) || key[0] == 0 })
+	keys := slices.SortedFunc(maps.Keys(rows), func(a, b string) int { return cmp.Or(rows[b]-rows[a], cmp.Compare(a, b)) })
+	apart, left := len(w.apart()), len(w.held)
+	for n, key := range keys {
+		if left <= limit/2 || apart+n == maxApart {
+			keys = keys[:n]
+			break
+		}
+		left -= rows[key]
+	}
+	if left > limit/2 {
+		return
+	}
+	for _, key := range keys {
+		w.keys[key].apart, w.someApart = true, true
+	}
+	maps.DeleteFunc(w.held, func(_ int64, key string) bool { return w.keys[key] != nil && w.keys[key].apart && w.blocked(key) })
+}
+
+// apart are the keys whose rows are left out of reads.
+func (w *window) apart() []string {
+	if !w.someApart {
+		return nil
+	}
+	var keys []string
+	some := false
+	for key, h := range w.keys {
+		some = some || h.apart
+		if h.apart && w.blocked(key) {
+			keys = append(keys, key)
+		}
+	}
+	w.someApart = some
+	return keys
+}

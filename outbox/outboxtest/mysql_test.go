@@ -25,7 +25,7 @@ func TestMySQL(t *testing.T) {
 				cfg.ClientFoundRows, cfg.InterpolateParams, cfg.ParseTime = true, true, true
 				cfg.Params = map[string]string{"sql_mode": "''", "time_zone": "'+05:45'"}
 			}), outbox.MySQL
-		}, "Migrate", "CommittedInOrder", "AnyBytes", "ManyRelays", "DeadLetters", "FullManyWriters",
+		}, "Migrate", "CommittedInOrder", "AnyBytes", "ManyRelays", "DeadLetters", "Waiting", "Skip", "ReplayAndDiscard", "ConcurrentActs", "FullManyWriters",
 			"Claim", "ClaimAnyKey", "ClaimWaits", "ConcurrentClaims", "Once", "Purge")
 	})
 }
