@@ -109,7 +109,7 @@ func (s *State) refused(d *Definition, ev txn.Replied) {
 	reason := txn.Reason{Branch: d.Steps[ev.Branch].Name, Code: txn.CodeRefused, Message: ev.Message}
 	switch {
 	case ev.Op == txn.Undo && d.Steps[ev.Branch].Kind == Pivot:
-		s.goForward(d, ev)
+		s.goForward(ev)
 	case ev.Op == txn.Undo:
 		st.Phase = Stuck
 	case s.canTurnBack(d):
@@ -162,7 +162,7 @@ func (s *State) blame(why txn.Reason) {
 // stand. Nothing else was undone yet, for the pivot is fenced first. What the
 // retriable steps beside it answered meanwhile was not listened to, so they
 // are asked again, and a refusal that had started it all is now stuck.
-func (s *State) goForward(d *Definition, ev txn.Replied) {
+func (s *State) goForward(ev txn.Replied) {
 	s.Phase, s.Cause = txn.Running, nil
 	s.Steps[ev.Branch].done(ev.Reply)
 	for i := range s.Steps {

@@ -172,17 +172,17 @@ func target(ev txn.Event) (int, txn.Verb) {
 // tryAgain asks again for what is stuck, at that step or at every one. It
 // reports whether anything was.
 func (s *State) tryAgain(d *Definition, branch int) bool {
-	asks, any := Doing, false
+	asks, found := Doing, false
 	if s.way(d) == back {
 		asks = Undoing
 	}
 	for i := range s.Steps {
 		if st := &s.Steps[i]; st.Phase == Stuck && (i == branch || branch == txn.All) {
-			st.Phase, any = asks, true
+			st.Phase, found = asks, true
 			st.again()
 		}
 	}
-	return any
+	return found
 }
 
 func (st *StepState) skipped(op txn.Op) {

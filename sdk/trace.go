@@ -40,9 +40,9 @@ func traceparentOf(ctx context.Context) string {
 // spanOf begins a client's span about a transaction. The function ends it with
 // how that went.
 func (c *Client) spanOf(ctx context.Context, what, name, gid string) (context.Context, func(error)) {
-	ctx, span := c.tracer.Start(ctx, what+" "+name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+	ctx, span := c.tracer.Start(ctx, what+" "+name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes( //nolint:spancheck // the function that is returned ends it
 		attribute.String("amends.gid", gid), attribute.String("amends.name", name)))
-	return ctx, func(err error) { endSpan(span, err) }
+	return ctx, func(err error) { endSpan(span, err) } //nolint:spancheck // the function that is returned ends it
 }
 
 func endSpan(span trace.Span, err error) {
@@ -58,12 +58,12 @@ func endSpan(span trace.Span, err error) {
 // refusal is an answer.
 func (p *Participant) spanOf(ctx context.Context, c *call) (context.Context, func(*amendsv1.Outcome, error)) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{traceparentKey: c.traceparent})
-	ctx, span := p.tracer.Start(ctx, fmt.Sprintf("%s %s", c.info.Op, c.info.Action),
+	ctx, span := p.tracer.Start(ctx, fmt.Sprintf("%s %s", c.info.Op, c.info.Action), //nolint:spancheck // the function that is returned ends it
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 			attribute.String("amends.gid", c.info.GID), attribute.String("amends.branch", c.info.Branch),
 			attribute.String("amends.op", c.info.Op.String()), attribute.String("amends.action", c.info.Action),
 			attribute.Int("amends.attempt", c.info.Attempt), attribute.String("amends.service", c.info.Service)))
-	return ctx, func(out *amendsv1.Outcome, err error) {
+	return ctx, func(out *amendsv1.Outcome, err error) { //nolint:spancheck // the function that is returned ends it
 		o := txn.Unknown
 		if out != nil {
 			o = txn.Outcome(out.GetCode()) // the numbers are the same, as a test checks

@@ -90,7 +90,7 @@ func attributeOf(s tracetest.SpanStub, key attribute.Key) string {
 	if i < 0 {
 		return ""
 	}
-	return s.Attributes[i].Value.Emit()
+	return s.Attributes[i].Value.String()
 }
 
 // One trace holds the start, the calls of two coordinators (one dies between

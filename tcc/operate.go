@@ -161,17 +161,17 @@ func (s State) owed() txn.Op {
 // tryAgain asks again for what is stuck, at that branch or at every one. It
 // reports whether anything was.
 func (s *State) tryAgain(branch int) bool {
-	asks, any := Cancelling, false
+	asks, found := Cancelling, false
 	if s.Decision == txn.Committing {
 		asks = Confirming
 	}
 	for i := range s.Branches {
 		if b := &s.Branches[i]; b.Phase == Stuck && (i == branch || branch == txn.All) {
-			b.Phase, any = asks, true
+			b.Phase, found = asks, true
 			b.Attempt = min(b.Attempt+1, math.MaxInt32) // saturates rather than overflow
 		}
 	}
-	return any
+	return found
 }
 
 // abandoned ends the transaction. The reason replaces the one that it turned

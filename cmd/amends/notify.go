@@ -15,7 +15,7 @@ import (
 )
 
 // webhookSecretEnv signs webhooks: as a flag it would show in the process list.
-const webhookSecretEnv = "AMENDS_WEBHOOK_SECRET"
+const webhookSecretEnv = "AMENDS_WEBHOOK_SECRET" //nolint:gosec // its name
 
 // telling is who hears of what becomes of transactions.
 type telling struct {

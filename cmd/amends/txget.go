@@ -79,7 +79,8 @@ func printTransaction(w io.Writer, tx *amendsv1.Transaction, events []*amendsv1.
 	field("etag", tx.GetEtag())
 	field("legal now", verbNames(tx.GetVerbs()))
 	fmt.Fprintln(w)
-	return branchTable(tx, events, full).print(w)
+	t := branchTable(tx, events, full)
+	return t.print(w)
 }
 
 // branchTable is the tree of a transaction's branches with their lanes.

@@ -41,7 +41,7 @@ func TestGuarded(t *testing.T) {
 		{nil, 401}, {[]string{"Bearer viewer"}, 200}, {[]string{"Bearer service"}, 403}, {[]string{"Bearer often"}, 429},
 		{[]string{"Bearer other"}, 503}, {[]string{"Bearer viewer", "Bearer service"}, 400},
 	} {
-		r := httptest.NewRequest("GET", "/metrics", nil)
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 		for _, token := range c.tokens {
 			r.Header.Add("Authorization", token)
 		}

@@ -146,7 +146,7 @@ func (w *Webhook) answer(resp *http.Response) error {
 // retryAfter reads the header: seconds, or a date.
 func retryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(text); err == nil {
-		return min(time.Duration(max(seconds, 0)), maxRetryAfter/time.Second) * time.Second
+		return time.Duration(min(max(seconds, 0), int(maxRetryAfter.Seconds()))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return at.Sub(now)

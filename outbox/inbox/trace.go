@@ -23,12 +23,12 @@ func (c *Consumer) spanOf(ctx context.Context, m outbox.Message) (context.Contex
 		provider = otel.GetTracerProvider()
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(m.Headers))
-	ctx, span := provider.Tracer(tracerName).Start(ctx, "process "+m.Topic,
+	ctx, span := provider.Tracer(tracerName).Start(ctx, "process "+m.Topic, //nolint:spancheck // the function that is returned ends it
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 			attribute.String("messaging.system", "kafka"), attribute.String("messaging.operation.type", "process"),
 			attribute.String("messaging.destination.name", m.Topic), attribute.String("messaging.message.id", m.ID),
 			attribute.String("messaging.consumer.group.name", c.group)))
-	return ctx, func(err error) {
+	return ctx, func(err error) { //nolint:spancheck // the function that is returned ends it
 		if err != nil {
 			span.RecordError(err)
 			span.SetStatus(codes.Error, err.Error())

@@ -237,7 +237,7 @@ func testActsBesideRelay(e *env) {
 	op := e.operator()
 	var wg sync.WaitGroup
 	wg.Go(func() { e.writeSeq("k", 1, n) })
-	for acted := 0; acted < 20; acted++ {
+	for range 20 {
 		waiting, err := op.Waiting(e.ctx, outbox.WaitingQuery{Key: "k"})
 		e.must(err)
 		if len(waiting) > 0 {

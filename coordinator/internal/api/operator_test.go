@@ -49,7 +49,7 @@ func request(req proto.Message, fields map[string]any) proto.Message {
 // call sends a request to the RPC of a verb and returns its transaction.
 func (h *host) call(ctx context.Context, rpc string, req proto.Message) (*amendsv1.Transaction, error) {
 	out := reflect.ValueOf(h.ops).MethodByName(rpc).Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(req)})
-	if err, _ := out[1].Interface().(error); err != nil {
+	if err, _ := reflect.TypeAssert[error](out[1]); err != nil {
 		return nil, err
 	}
 	return out[0].Interface().(interface{ GetTransaction() *amendsv1.Transaction }).GetTransaction(), nil

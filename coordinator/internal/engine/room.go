@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/amends-dev/amends/coordinator/internal/wire"
@@ -90,10 +91,8 @@ func (r *room) roomy(service string) bool {
 // appendService adds a service to those of a transaction, each once.
 func appendService(services []string, action string) []string {
 	service, _ := txn.SplitAction(action)
-	for _, s := range services {
-		if s == service {
-			return services
-		}
+	if slices.Contains(services, service) {
+		return services
 	}
 	return append(services, service)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,10 +31,8 @@ func of(service string) func(*saga.Definition) {
 func unless(dead ...string) func(dispatch.Call) txn.Replied {
 	return func(c dispatch.Call) txn.Replied {
 		service, _ := txn.SplitAction(c.Action)
-		for _, d := range dead {
-			if service == d {
-				return txn.Replied{} // waits for a participant for ever
-			}
+		if slices.Contains(dead, service) {
+			return txn.Replied{} // waits for a participant for ever
 		}
 		return ok(c)
 	}
@@ -130,8 +129,7 @@ func TestTakeoverLeavesRoom(t *testing.T) {
 		_ = r1.end()
 
 		var back atomic.Bool
-		var r2 *running
-		r2 = launch(t, st, &Config{MaxLive: 20}, func(c dispatch.Call) txn.Replied {
+		r2 := launch(t, st, &Config{MaxLive: 20}, func(c dispatch.Call) txn.Replied {
 			if service, _ := txn.SplitAction(c.Action); service == "dead" {
 				for !back.Load() {
 					time.Sleep(time.Second) // virtual
