@@ -82,8 +82,8 @@ func (l *location) resolve() error {
 		l.from += fmt.Sprintf(" with --max-conns %d", l.maxConns)
 	}
 	var err error
-	if l.conf, err = parseDSN(l.dsn); err != nil {
-		return usagef("%s %w", l.from, err)
+	if l.conf, err = sqlstore.ParseDSN(l.dsn); err != nil {
+		return usagef("%s: %w", l.from, err)
 	}
 	return nil
 }
