@@ -129,7 +129,7 @@ func (g *guarded) dial(t *testing.T, cert, token string) *grpc.ClientConn {
 	client := must(auth.ClientTLS(filepath.Join(g.dir, "ca.crt"), certFile, keyFile))(t)
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(client))}
 	if token != "" {
-		opts = append(opts, grpc.WithPerRPCCredentials(auth.BearerToken(token, false)))
+		opts = append(opts, grpc.WithPerRPCCredentials(sdk.BearerToken(token, false)))
 	}
 	conn := must(grpc.NewClient(g.addr, opts...))(t)
 	t.Cleanup(func() { conn.Close() })
@@ -165,7 +165,7 @@ func TestGuarded(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
-	token := grpc.PerRPCCredentials(auth.BearerToken(g.viewer, true))
+	token := grpc.PerRPCCredentials(sdk.BearerToken(g.viewer, true))
 	if got := list(t.Context(), g.GuardedConn(), token); got != codes.OK {
 		t.Errorf("in the process, guarded, with a token: %v", got)
 	}
@@ -225,7 +225,7 @@ func TestGuardedRegister(t *testing.T) {
 	if got := list(t.Context(), conn); got != codes.Unauthenticated {
 		t.Errorf("nobody: %v", got)
 	}
-	if got := list(t.Context(), conn, grpc.PerRPCCredentials(auth.BearerToken(g.viewer, true))); got != codes.OK {
+	if got := list(t.Context(), conn, grpc.PerRPCCredentials(sdk.BearerToken(g.viewer, true))); got != codes.OK {
 		t.Errorf("viewer: %v", got)
 	}
 	conn.Close()

@@ -127,7 +127,7 @@ func (s State) refusalBack(d *Definition, i int, v txn.Verb) string {
 
 // operated is what an operator's event makes of s.
 func (s State) operated(d *Definition, ev txn.Event) (State, error) {
-	branch, verb := target(ev)
+	branch, verb := txn.Target(ev)
 	if err := s.Permits(d, branch, verb); err != nil {
 		return s, err
 	}
@@ -152,21 +152,6 @@ func (s State) operated(d *Definition, ev txn.Event) (State, error) {
 	}
 	next.settle(d)
 	return next, nil
-}
-
-// target returns what an operator's event is about, and its verb.
-func target(ev txn.Event) (int, txn.Verb) {
-	switch ev := ev.(type) {
-	case txn.TryAgain:
-		return ev.Branch, txn.VerbRetry
-	case txn.Skip:
-		return ev.Branch, txn.VerbSkip
-	case txn.Complete:
-		return ev.Branch, txn.VerbComplete
-	case txn.Fail:
-		return ev.Branch, txn.VerbFail
-	}
-	return txn.All, txn.VerbAbandon
 }
 
 // tryAgain asks again for what is stuck, at that step or at every one. It

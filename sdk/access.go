@@ -3,9 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"regexp"
 	"time"
 
 	"google.golang.org/grpc"
@@ -50,19 +48,6 @@ func (bearerToken) String() string { return "bearer token (hidden)" }
 
 // GoString hides it, too.
 func (b bearerToken) GoString() string { return b.String() }
-
-const maxNamespace = 62
-
-var namespaceName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
-
-// checkNamespace reports why a name cannot be that of a namespace, as the
-// coordinator would.
-func checkNamespace(name string) error {
-	if name == "" || len(name) <= maxNamespace && namespaceName.MatchString(name) {
-		return nil
-	}
-	return fmt.Errorf("namespace %.80q must be a-z, 0-9 and -, begin with a letter and have at most %d bytes", name, maxNamespace)
-}
 
 // withNamespace names the namespace of the RPCs of ctx.
 func withNamespace(ctx context.Context, namespace string) context.Context {

@@ -78,7 +78,7 @@ func (c *Client) usable() error {
 	if c == nil || c.rpc == nil {
 		return errors.New("the client has no connection: give NewClient a *grpc.ClientConn or a coordinator's Conn()")
 	}
-	if err := checkNamespace(c.namespace); err != nil {
+	if err := amendsv1.CheckNamespace(c.namespace); err != nil {
 		return ErrInvalidArgument.With("ClientConfig.Namespace: %v", err)
 	}
 	return nil

@@ -133,7 +133,7 @@ func TestWrongStarts(t *testing.T) {
 	}
 	odd := NewClient(serve(t, &fakeCoordinator{}), &ClientConfig{Namespace: "a\nb"})
 	_, err = Start(t.Context(), odd, transfer, debitReq{}, nil)
-	mustSay(t, err, `ClientConfig.Namespace: namespace "a\nb"`)
+	mustSay(t, err, `ClientConfig.Namespace: a namespace is`)
 	none := NewClient(nil, nil)
 	_, err = Start(t.Context(), none, transfer, debitReq{}, nil)
 	mustSay(t, err, "no connection")

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/amends-dev/amends/outbox"
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
@@ -115,7 +116,7 @@ func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *Pa
 	if dialect == nil {
 		errs = append(errs, errors.New("dialect is nil: give the one of the database, for example outbox.SQLite"))
 	}
-	if err := checkNamespace(c.Namespace); err != nil {
+	if err := amendsv1.CheckNamespace(c.Namespace); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {

@@ -41,7 +41,7 @@ func startRequest[In any](s saga.Saga[In], in In, cfg *StartConfig) (*amendsv1.S
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidDefinition, err)
 	}
-	if err := checkNamespace(cfg.Namespace); err != nil {
+	if err := amendsv1.CheckNamespace(cfg.Namespace); err != nil {
 		return nil, ErrInvalidArgument.With("StartConfig.Namespace: %v", err)
 	}
 	gid, err := checkStart(cfg.GID, cfg.Labels, cfg.Timeout)

@@ -109,7 +109,7 @@ func (p BranchPhase) refusal(v txn.Verb) string {
 
 // operated is what an operator's event makes of s.
 func (s State) operated(ev txn.Event) (State, error) {
-	branch, verb := target(ev)
+	branch, verb := txn.Target(ev)
 	if err := s.permits(branch, verb); err != nil {
 		return s, err
 	}
@@ -130,21 +130,6 @@ func (s State) operated(ev txn.Event) (State, error) {
 	}
 	next.settle()
 	return next, nil
-}
-
-// target returns what an operator's event is about, and its verb.
-func target(ev txn.Event) (int, txn.Verb) {
-	switch ev := ev.(type) {
-	case txn.TryAgain:
-		return ev.Branch, txn.VerbRetry
-	case txn.Skip:
-		return ev.Branch, txn.VerbSkip
-	case txn.Complete:
-		return ev.Branch, txn.VerbComplete
-	case txn.Fail:
-		return ev.Branch, txn.VerbFail
-	}
-	return txn.All, txn.VerbAbandon
 }
 
 // owed returns the operation that branches are in or stuck in.

@@ -61,7 +61,7 @@ func namespaceOf(ctx context.Context, id *Identity) (string, error) {
 	case len(asked) > 1:
 		return "", amendsv1.ErrInvalidArgument.With("metadata %s is there %d times: send one", amendsv1.NamespaceHeader, len(asked))
 	case len(asked) == 1:
-		if err := CheckNamespace(asked[0]); err != nil {
+		if err := amendsv1.CheckNamespace(asked[0]); err != nil {
 			return "", amendsv1.ErrInvalidArgument.With("metadata %s: %v", amendsv1.NamespaceHeader, err)
 		}
 		return asked[0], nil

@@ -49,7 +49,7 @@ func TestGrants(t *testing.T) {
 }
 
 // long is the longest namespace.
-func long(r rune) string { return strings.Repeat(string(r), maxNamespace) }
+func long(r rune) string { return strings.Repeat(string(r), amendsv1.MaxNamespace) }
 
 // TestNamespaceOfRequest: the header, else the only namespace of the grants,
 // else the default one.

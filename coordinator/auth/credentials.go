@@ -102,26 +102,3 @@ func peerOf(ctx context.Context) string {
 	}
 	return "unknown"
 }
-
-// BearerToken sends a token with every call of a connection that it is given to
-// by grpc.WithPerRPCCredentials. Over a connection without TLS it fails unless
-// plaintext is true, which is for loopback only.
-func BearerToken(token string, plaintext bool) credentials.PerRPCCredentials {
-	return bearerToken{token: token, plaintext: plaintext}
-}
-
-type bearerToken struct {
-	token     string
-	plaintext bool
-}
-
-// GetRequestMetadata is the header of a call.
-func (b bearerToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + b.token}, nil
-}
-
-// RequireTransportSecurity keeps the token off connections without TLS.
-func (b bearerToken) RequireTransportSecurity() bool { return !b.plaintext }
-
-// String hides the token from logs.
-func (bearerToken) String() string { return "bearer token (hidden)" }

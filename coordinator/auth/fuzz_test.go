@@ -142,7 +142,7 @@ func FuzzHeaders(f *testing.F) {
 			t.Fatalf("%q: token %q", header, c.Token)
 		}
 		got, nsErr := namespaceOf(ctx, &Identity{Subject: "x"})
-		if nsErr == nil && (got != namespace || CheckNamespace(got) != nil || len(got) > maxNamespace) {
+		if nsErr == nil && (got != namespace || amendsv1.CheckNamespace(got) != nil || len(got) > amendsv1.MaxNamespace) {
 			t.Fatalf("%q: namespace %q", namespace, got)
 		}
 		if _, secret, _ := strings.Cut(header, " "); len(secret) > 24 && strings.Contains(fmt.Sprint(err, nsErr), secret) {

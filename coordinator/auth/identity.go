@@ -14,11 +14,8 @@ import (
 // All stands for every namespace in a Grant, and for every service.
 const All = "*"
 
-// The longest names, in bytes.
-const (
-	maxNamespace = 62
-	maxSubject   = 256
-)
+// maxSubject is the longest subject, in bytes.
+const maxSubject = 256
 
 // roleNames are how files, claims and errors spell the roles.
 var roleNames = map[string]amendsv1.Role{
@@ -64,25 +61,11 @@ func ParseGrant(s string) (Grant, error) {
 	case named && namespace == "":
 		return Grant{}, fmt.Errorf("auth: grant %q: for the default namespace leave the @ out", shown(s))
 	case namespace != All:
-		if err := CheckNamespace(namespace); err != nil {
+		if err := amendsv1.CheckNamespace(namespace); err != nil {
 			return Grant{}, fmt.Errorf("auth: grant %q: %w", shown(s), err)
 		}
 	}
 	return Grant{Namespace: namespace, Role: role}, nil
-}
-
-// CheckNamespace reports what makes a namespace's name illegal. Legal are up
-// to 62 lower-case letters, digits and dashes that begin with a letter and do
-// not end with a dash, and the empty name, which is the default namespace.
-func CheckNamespace(s string) error {
-	if len(s) > maxNamespace {
-		return fmt.Errorf("auth: a namespace of %d bytes: at most %d are legal", len(s), maxNamespace)
-	}
-	illegal := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
-	if strings.ContainsFunc(s, illegal) || s != "" && (s[0] < 'a' || s[0] > 'z') || strings.HasSuffix(s, "-") {
-		return errors.New("auth: a namespace is a lower-case letter, then letters, digits and, between them, dashes")
-	}
-	return nil
 }
 
 // Identity is who somebody is, and what that allows.

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,14 +77,10 @@ func TestNoSecretLeaks(t *testing.T) {
 // TestPrintedCredentials: who prints them prints nothing.
 func TestPrintedCredentials(t *testing.T) {
 	token, log := NewToken(), &logged{}
-	b, c := BearerToken(token, false), Credentials{Token: token}
-	log.logger().Info("x", "b", b, "c", c, slog.Any("any", c))
-	if text := fmt.Sprintf("%v %+v %s %v %+v", b, b, b, c, c) + log.String(); strings.Contains(text, token) {
+	c := Credentials{Token: token}
+	log.logger().Info("x", "c", c, slog.Any("any", c))
+	if text := fmt.Sprintf("%v %+v %s", c, c, c) + log.String(); strings.Contains(text, token) {
 		t.Error(text)
-	}
-	header, err := b.GetRequestMetadata(context.Background())
-	if err != nil || header["authorization"] != "Bearer "+token || !b.RequireTransportSecurity() || BearerToken(token, true).RequireTransportSecurity() {
-		t.Errorf("%v, %v", header, err)
 	}
 }
 

@@ -67,6 +67,21 @@ type Abandon struct {
 // EventType returns "abandon".
 func (Abandon) EventType() string { return "abandon" }
 
+// Target returns the branch that an operator's event is about, and its verb.
+func Target(ev Event) (branch int, v Verb) {
+	switch ev := ev.(type) {
+	case TryAgain:
+		return ev.Branch, VerbRetry
+	case Skip:
+		return ev.Branch, VerbSkip
+	case Complete:
+		return ev.Branch, VerbComplete
+	case Fail:
+		return ev.Branch, VerbFail
+	}
+	return All, VerbAbandon
+}
+
 // Verb is what an operator may do about a transaction or one of its branches.
 type Verb uint8
 

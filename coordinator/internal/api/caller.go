@@ -37,7 +37,7 @@ func anybody(ctx context.Context) Caller {
 // caller says who asks. An illegal namespace is ErrInvalidArgument.
 func (s *Server) caller(ctx context.Context) (Caller, error) {
 	c := s.cfg.Caller(ctx)
-	if err := wire.CheckNamespace(c.Namespace); err != nil {
+	if err := amendsv1.CheckNamespace(c.Namespace); err != nil {
 		return Caller{}, amendsv1.ErrInvalidArgument.With("%s: %v", amendsv1.NamespaceHeader, err).
 			WithMetadata("field", amendsv1.NamespaceHeader)
 	}

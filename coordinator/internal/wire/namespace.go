@@ -1,12 +1,6 @@
 package wire
 
-import (
-	"fmt"
-	"regexp"
-	"strings"
-
-	"github.com/amends-dev/amends/coordinator/store"
-)
+import "strings"
 
 // The marks of keys. Neither can stand in a gid or a namespace.
 const (
@@ -17,22 +11,6 @@ const (
 // KindBulk is the store.Record.Kind of a bulk of operators' verbs. It is no
 // kind of transaction: it has no number on the wire.
 const KindBulk = "bulk"
-
-// MaxNamespace is the longest name of a namespace in bytes: with the mark of a
-// bulk before it, a store keeps it whole.
-const MaxNamespace = store.MaxNamespace - len(bulkMark)
-
-var namespaceName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
-
-// CheckNamespace reports why a name cannot be that of a namespace. The empty
-// name is that of the default one.
-func CheckNamespace(name string) error {
-	if name == "" || len(name) <= MaxNamespace && namespaceName.MatchString(name) {
-		return nil
-	}
-	return fmt.Errorf("namespace %.80q must be a-z, 0-9 and -, begin with a letter and have at most %d bytes",
-		name, MaxNamespace)
-}
 
 // Key is the gid by which the store and the engine know a caller's gid: in the
 // default namespace the gid itself, in another one that with its namespace.

@@ -64,14 +64,14 @@ func TestKeys(t *testing.T) {
 				seen[k] = namespace + " " + id
 			}
 		}
-		if wire.CheckNamespace(wire.BulkNamespace(namespace)) == nil {
+		if amendsv1.CheckNamespace(wire.BulkNamespace(namespace)) == nil {
 			t.Error("a bulk's namespace is a caller's")
 		}
 	}
 	if wire.Key("", "g") != "g" || wire.Key("acme", "g") != "acme\x00g" {
 		t.Error("keys are kept by stores: they must not change")
 	}
-	longest := strings.Repeat("n", wire.MaxNamespace)
+	longest := strings.Repeat("n", amendsv1.MaxNamespace)
 	if n := len(wire.BulkKey(longest, strings.Repeat("x", txn.MaxName))); n > store.MaxGID {
 		t.Errorf("the longest key has %d bytes, a store keeps %d", n, store.MaxGID)
 	}
@@ -83,9 +83,9 @@ func TestKeys(t *testing.T) {
 func TestCheckNamespace(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"": true, "a": true, "acme-2": true, strings.Repeat("n", 62): true, strings.Repeat("n", 63): false,
-		"A": false, "a_b": false, "2a": false, "-a": false, "a\n": false, "\x02a": false, "a\x00": false, "é": false,
+		"A": false, "a_b": false, "2a": false, "-a": false, "a-": false, "a\n": false, "\x02a": false, "a\x00": false, "é": false,
 	} {
-		if err := wire.CheckNamespace(name); (err == nil) != ok {
+		if err := amendsv1.CheckNamespace(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
 	}

@@ -17,11 +17,6 @@ import (
 // ErrorDomain is the domain of every ErrorInfo that a coordinator sends.
 const ErrorDomain = "amends.dev"
 
-// NamespaceHeader is the metadata key by which a request names its namespace;
-// absent: the only one of the caller's credentials, else the default one. Over
-// HTTP it is a header of the same name.
-const NamespaceHeader = "amends-namespace"
-
 // Error is an error of the coordinator, the same value on both sides of the
 // wire: errors.Is compares the Reason with one of the Err values below.
 type Error struct {
