@@ -143,7 +143,7 @@ func TestMessagesWithoutIDAreNotMistaken(t *testing.T) {
 
 func testMessagesWithoutIDAreNotMistaken(t *testing.T, k *testBroker) {
 	topic := k.topic(t, 1)
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 100 * time.Millisecond}, k.addr)
+	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 500 * time.Millisecond}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
 	faults.lose.Store(1 << 30)
