@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"testing"
 	"time"
 
@@ -69,10 +68,10 @@ func testBrokerForgetsProducer(t *testing.T, k *testBroker) {
 	}
 	k.forget(t, topic)
 	faults.lose.Store(0)
+	lossy.cfg.DeliveryTimeout = 15 * time.Second // on a slow machine, too, the second copy's answer is waited for
 	publishAllOf(t, lossy, one(topic, "xyz"))
-	// On a slow machine the answer to the second copy may come too late, and the broker forget that one, too.
-	if got := letters(t, k, topic); !regexp.MustCompile(`^abcdefxy(xy)+z$`).MatchString(got) {
-		t.Errorf("log %q, want abcdefxyxyz: all in order, and only the batch of unknown fate again", got)
+	if got := letters(t, k, topic); got != "abcdefxyxyz" {
+		t.Errorf("log %q, want abcdefxyxyz: all in order, and only the batch of unknown fate twice", got)
 	}
 }
 
