@@ -29,6 +29,11 @@ func readLog(t testing.TB, addr, topic string) [][]decoded {
 			res, err := c.Fetch(ctx, &kafka.FetchRequest{
 				Topic: topic, Partition: part, Offset: next, MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 10 * time.Millisecond,
 			})
+			var refused kafka.Error
+			if err == nil && errors.As(res.Error, &refused) && refused.Temporary() && ctx.Err() == nil {
+				time.Sleep(10 * time.Millisecond) // a topic's leaders answer a little after it was made
+				continue
+			}
 			if err = errors.Join(err); err != nil || res.Error != nil {
 				t.Fatal(err, res)
 			}

@@ -120,8 +120,21 @@ func hasLeaders(ctx context.Context, client *kafka.Client, topic kafka.TopicConf
 	if err != nil || len(meta.Topics) != 1 || len(meta.Topics[0].Partitions) != topic.NumPartitions {
 		return false
 	}
-	for _, p := range meta.Topics[0].Partitions {
+	ask := make([]kafka.OffsetRequest, topic.NumPartitions)
+	for i, p := range meta.Topics[0].Partitions {
 		if p.Error != nil || p.Leader.Host == "" {
+			return false
+		}
+		ask[i] = kafka.LastOffsetOf(p.ID)
+	}
+	// A leader is named before it knows that it leads, and refuses until then.
+	req := &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic.Topic: ask}}
+	ends, err := client.ListOffsets(ctx, req)
+	if err != nil {
+		return false
+	}
+	for _, p := range ends.Topics[topic.Topic] {
+		if p.Error != nil {
 			return false
 		}
 	}
