@@ -71,6 +71,11 @@ type Config struct {
 	// events; not of one whose answer was lost with the coordinator. They hold
 	// up the engine: they must not block, and change nothing.
 	Observers []func(rec store.Record, events []store.Event)
+	// Announce says what a transition tells the world outside. Its messages are
+	// committed together with it, to the outbox of the store, which must have
+	// one (sqlstore.Config.Outbox). It is called before the commit, which may
+	// fail, and must not block. notify.Lifecycle is one. nil: nothing.
+	Announce func(rec store.Record, events []store.Event) []store.Message
 	// Auth stands before every service, those of Register included; only Conn
 	// goes past it. Default: nobody is asked who they are, and all may do
 	// everything.
@@ -110,7 +115,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	}
 	owner := c.cfg.Name + "-" + uuid.NewString()[:8] // unique: leases are held by it
 	eng, err := engine.New(ctx, st, &engine.Config{
-		Owner: owner, StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
+		Owner: owner, StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Announce: c.cfg.Announce, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
 		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
 	})
 	if err != nil {

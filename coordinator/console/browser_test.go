@@ -229,11 +229,20 @@ func (b *tab) press(keys string) {
 	b.run(chromedp.KeyEvent(keys))
 }
 
-// dialog clicks what opens a dialog, and waits for it.
+// dialog clicks what opens a dialog, until there is one: news can move what is
+// clicked from under the pointer, as it can for people.
 func (b *tab) dialog(opener string) {
 	b.Helper()
-	b.click(opener)
-	b.run(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+	b.until("the dialog of "+opener, func() bool {
+		b.click(opener)
+		for range 50 {
+			if js[bool](b, `!!document.querySelector("dialog[open]")`) {
+				return true
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return false
+	})
 }
 
 func (b *tab) dialogCloses() {

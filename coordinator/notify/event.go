@@ -65,6 +65,9 @@ type Event struct {
 	Actor     string            `json:"actor,omitempty"`      // who, of Operated and Abandoned
 }
 
+// defaultSource begins Event.Source unless told otherwise.
+const defaultSource = "amends"
+
 // bulkKind is the store.Record.Kind of what is no transaction: a bulk of
 // operators' verbs. Each transaction that it acts on has its own event.
 const bulkKind = "bulk"
@@ -113,12 +116,11 @@ func detailOf(ev *store.Event) detail {
 	return d
 }
 
-// event is what a record says about itself.
-func (n *Notifier) event(rec *store.Record, t Type, seq int64, at time.Time) Event {
+// eventOf is what a record says about itself.
+func eventOf(source string, rec *store.Record, t Type, seq int64, at time.Time) Event {
 	// The store's key of a gid is the gid behind its namespace and a NUL, or in
 	// the default namespace the gid alone.
 	gid := rec.GID
-	source := n.cfg.Source
 	if rec.Namespace != "" {
 		gid = strings.TrimPrefix(gid, rec.Namespace+"\x00")
 		source += "/" + rec.Namespace
@@ -130,32 +132,37 @@ func (n *Notifier) event(rec *store.Record, t Type, seq int64, at time.Time) Eve
 	}
 }
 
-// operated are the operators' verbs among audit events. A reason tells them
-// from what clients and deadlines do under the same names.
-func (n *Notifier) operated(rec *store.Record, events []store.Event) []Event {
+// operated are the operators' verbs among audit events.
+func operated(source string, rec *store.Record, events []store.Event) []Event {
 	var out []Event
 	for i := range events {
-		ev := &events[i]
-		switch ev.Type {
-		case "retry", "skip", "complete", "fail", "abort", "abandon", "pause", "resume":
-		default:
-			continue
+		if d := detailOf(&events[i]); isVerb(&events[i], &d) {
+			out = append(out, operatedBy(source, rec, &events[i], &d))
 		}
-		d := detailOf(ev)
-		if d.Reason == "" {
-			continue
-		}
-		e := n.event(rec, Operated, ev.Seq, ev.At)
-		e.Verb, e.Branch, e.Reason, e.Actor, e.State = ev.Type, d.Branch, d.Reason, d.Actor, d.State
-		out = append(out, e)
 	}
 	return out
 }
 
+// isVerb tells what operators do from what clients and deadlines do under the
+// same names: they give a reason.
+func isVerb(ev *store.Event, d *detail) bool {
+	switch ev.Type {
+	case "retry", "skip", "complete", "fail", "abort", "abandon", "pause", "resume":
+		return d.Reason != ""
+	}
+	return false
+}
+
+func operatedBy(source string, rec *store.Record, ev *store.Event, d *detail) Event {
+	e := eventOf(source, rec, Operated, ev.Seq, ev.At)
+	e.Verb, e.Branch, e.Reason, e.Actor, e.State = ev.Type, d.Branch, d.Reason, d.Actor, d.State
+	return e
+}
+
 // ended is a transaction's end, after what operators did to it in the same
 // commit.
-func (n *Notifier) ended(rec *store.Record, t Type, operated []Event) Event {
-	e := n.event(rec, t, rec.EventSeq, rec.FinishedAt)
+func ended(source string, rec *store.Record, t Type, operated []Event) Event {
+	e := eventOf(source, rec, t, rec.EventSeq, rec.FinishedAt)
 	if last := len(operated) - 1; t == Abandoned && last >= 0 {
 		e.Actor, e.Reason = operated[last].Actor, operated[last].Reason
 	}

@@ -106,7 +106,7 @@ func (c *Config) complete() error {
 		errs = append(errs, positive(f.name, f.v, f.def))
 	}
 	if c.Source == "" {
-		c.Source = "amends"
+		c.Source = defaultSource
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -184,7 +184,7 @@ func (n *Notifier) Observe(rec store.Record, events []store.Event) {
 	if rec.Kind == bulkKind {
 		return
 	}
-	operated := n.operated(&rec, events)
+	operated := operated(n.cfg.Source, &rec, events)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if needs := alerting(&rec); needs != "" {
@@ -198,7 +198,7 @@ func (n *Notifier) Observe(rec store.Record, events []store.Event) {
 	n.pass(operated...)
 	n.resumed(&rec)
 	if t := ending(&rec); t != "" && n.takes(t) {
-		n.pass(n.ended(&rec, t, operated))
+		n.pass(ended(n.cfg.Source, &rec, t, operated))
 	}
 }
 

@@ -6,20 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
 )
 
 // DefaultTopic is the topic of NewPublisher unless told otherwise.
 const DefaultTopic = "amends.lifecycle"
 
 // Message is an event as a log such as Kafka keeps it: a CloudEvent in binary
-// mode, its attributes in Headers under "ce_…", its data in Body as JSON.
-type Message struct {
-	Topic   string
-	Key     string // the gid: a transaction's events stay in order
-	ID      string
-	Headers map[string]string
-	Body    []byte
-}
+// mode, its attributes in Headers under "ce_…", its data in Body as JSON. Its Key
+// is the gid: a transaction's events stay in order.
+type Message = store.Message
 
 // PublishFunc hands messages to a log. It answers as outbox.Publisher does: one
 // error for each message, in their order, nil for those that are durable over

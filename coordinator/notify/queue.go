@@ -117,7 +117,7 @@ func (n *Notifier) alert(key string, e Event) {
 // open, and the watcher finds it so.
 func (n *Notifier) resumed(rec *store.Record) {
 	for _, s := range n.subs {
-		if s.open[rec.GID] != "" && s.offer(n.event(rec, Resumed, rec.EventSeq, rec.UpdatedAt)) {
+		if s.open[rec.GID] != "" && s.offer(eventOf(n.cfg.Source, rec, Resumed, rec.EventSeq, rec.UpdatedAt)) {
 			delete(s.open, rec.GID)
 		}
 	}

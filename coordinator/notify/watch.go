@@ -236,7 +236,7 @@ func (w *watcher) lookAt(ctx context.Context, key string) error {
 // or that with which the transaction became parked. A trail that is too long to
 // be read is not: the alert then has the number of the last event.
 func (w *watcher) find(ctx context.Context, rec *store.Record, needs Type) (Event, error) {
-	e := w.event(rec, needs, rec.EventSeq, rec.UpdatedAt)
+	e := eventOf(w.cfg.Source, rec, needs, rec.EventSeq, rec.UpdatedAt)
 	var t trail
 	for until, page := rec.EventSeq, 0; until > 0 && page < trailPages && !t.complete; page++ {
 		from := max(until-trailPage, 0)
@@ -250,7 +250,7 @@ func (w *watcher) find(ctx context.Context, rec *store.Record, needs Type) (Even
 		until = from
 	}
 	if t.found.Seq > 0 {
-		e = w.event(rec, needs, t.found.Seq, t.found.At)
+		e = eventOf(w.cfg.Source, rec, needs, t.found.Seq, t.found.At)
 		e.Branch = t.detail.Branch
 	}
 	e.WaitsFor = rec.WaitsFor

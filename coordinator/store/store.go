@@ -23,6 +23,9 @@ var (
 	ErrConflict = errors.New("store: shard is owned by another coordinator")
 	// ErrInUse says that another process has the store open and it admits one.
 	ErrInUse = errors.New("store: in use by another process")
+	// ErrNoOutbox says that a batch has messages and the store has no outbox to
+	// write them to. Nothing of the batch was written.
+	ErrNoOutbox = errors.New("store: a batch has messages and the store no outbox")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("store: closed")
 )
@@ -96,11 +99,24 @@ type Event struct {
 	Hash []byte
 }
 
-// Write is one transition: the transaction's new row and the events that go
-// with it.
+// Write is one transition: the transaction's new row, the events that go with
+// it, and the messages that are to leave with it.
 type Write struct {
-	Record Record
-	Events []Event
+	Record   Record
+	Events   []Event
+	Messages []Message
+}
+
+// Message is what a transition tells the world outside. It goes into the
+// store's outbox in the same database transaction, so that it leaves if and
+// only if the transition took effect. A batch that is repeated may write it
+// again, with the same ID. A store without an outbox refuses it: ErrNoOutbox.
+type Message struct {
+	ID      string // the same when it comes again
+	Topic   string
+	Key     string // messages of one key leave in the order of their commits
+	Headers map[string]string
+	Body    []byte
 }
 
 // Batch is what is committed together or not at all. Validate says what makes

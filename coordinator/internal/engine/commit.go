@@ -55,6 +55,9 @@ func (w *worker) build(now time.Time) *batch {
 			leased[t.rec.Shard] = true
 			b.Leases = append(b.Leases, store.Lease{Shard: t.rec.Shard, Epoch: sh.epoch})
 		}
+		if w.e.cfg.Announce != nil {
+			write.Messages = w.e.cfg.Announce(write.Record, write.Events)
+		}
 		b.Writes = append(b.Writes, write)
 		b.items = append(b.items, item{tx: t, rec: write.Record, events: write.Events, hooks: t.hooks})
 		t.hooks, t.flying = nil, true

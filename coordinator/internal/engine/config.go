@@ -46,6 +46,10 @@ type Config struct {
 	// called one after the other and hold up the engine: they must not block,
 	// and change nothing.
 	Observers []func(rec store.Record, events []store.Event)
+	// Announce says what a transition tells the world outside: its messages are
+	// committed with it, to the store's outbox. It is called before the commit,
+	// which may fail, and must not block. nil: nothing.
+	Announce func(rec store.Record, events []store.Event) []store.Message
 	// Logger takes what operators should know. Default slog.Default().
 	Logger *slog.Logger
 }

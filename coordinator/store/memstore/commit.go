@@ -3,6 +3,7 @@ package memstore
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -14,6 +15,11 @@ import (
 func (s *Store) Commit(ctx context.Context, b store.Batch) error {
 	if err := b.Validate(); err != nil {
 		return err
+	}
+	for i := range b.Writes {
+		if len(b.Writes[i].Messages) > 0 {
+			return fmt.Errorf("memstore: commit: %w", store.ErrNoOutbox)
+		}
 	}
 	end, err := s.begin(ctx, "commit")
 	if err != nil {

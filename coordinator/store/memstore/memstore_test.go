@@ -1,6 +1,7 @@
 package memstore_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,4 +54,24 @@ func TestVirtualTime(t *testing.T) {
 			t.Fatalf("b took %d after the leases ran out", n)
 		}
 	})
+}
+
+// TestNoOutbox: messages are refused, not dropped.
+func TestNoOutbox(t *testing.T) {
+	s := memstore.New(nil)
+	leases, err := s.Acquire(t.Context(), "one", time.Hour, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := store.Write{
+		Record:   store.Record{GID: "a", Shard: leases[0].Shard, Version: 1},
+		Messages: []store.Message{{ID: "1", Topic: "life"}},
+	}
+	err = s.Commit(t.Context(), store.Batch{Leases: leases, Writes: []store.Write{w}})
+	if !errors.Is(err, store.ErrNoOutbox) {
+		t.Error(err)
+	}
+	if _, err := s.Load(t.Context(), "a"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after a refusal: %v", err)
+	}
 }

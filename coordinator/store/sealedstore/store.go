@@ -39,7 +39,7 @@ func (s *sealed) Commit(ctx context.Context, b store.Batch) error {
 // sealWrite returns a sealed copy.
 func (s *sealed) sealWrite(w *store.Write) (store.Write, error) {
 	v := &vault{keys: s.keys, gid: w.Record.GID}
-	out := store.Write{Record: w.Record}
+	out := store.Write{Record: w.Record, Messages: w.Messages}
 	if out.Record.Version > 1 { // fixed fields: they are in the store already
 		out.Record.Definition, out.Record.Digest = nil, nil
 	}

@@ -18,6 +18,9 @@ func (s *Store) Commit(ctx context.Context, b store.Batch) error {
 		return err
 	}
 	rows, err := collect(b.Writes)
+	if err == nil && len(rows.messages) > 0 && s.outbox == nil {
+		err = fmt.Errorf("%w: set Config.Outbox", store.ErrNoOutbox)
+	}
 	if err != nil {
 		return fmt.Errorf("sqlstore: commit: %w", err)
 	}
@@ -37,18 +40,23 @@ func (s *Store) Commit(ctx context.Context, b store.Batch) error {
 		if err != nil {
 			return err
 		}
-		return s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
+		err = s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
 			l := &rows.labels[i]
 			return append(args, l.name, l.value, s.d.bindCreated(l.of.CreatedAt), l.of.GID)
 		})
+		if err != nil || len(rows.messages) == 0 {
+			return err
+		}
+		return s.outbox(ctx, tx, rows.messages)
 	})
 }
 
 // rows is a batch table by table.
 type rows struct {
-	json   []string // labels of each write, as its row keeps them
-	events []*store.Event
-	labels []label
+	json     []string // labels of each write, as its row keeps them
+	events   []*store.Event
+	labels   []label
+	messages []store.Message
 }
 
 type label struct {
@@ -63,6 +71,7 @@ func collect(writes []store.Write) (rows, error) {
 		for k := range w.Events {
 			r.events = append(r.events, &w.Events[k])
 		}
+		r.messages = append(r.messages, w.Messages...)
 		if w.Record.Version > 1 || len(w.Record.Labels) == 0 {
 			continue
 		}

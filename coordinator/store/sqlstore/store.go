@@ -29,6 +29,11 @@ type Config struct {
 	// reads. 0 means DefaultMaxConns, or a quarter of what the server admits if
 	// that is less. SQLite has no server and ignores it.
 	MaxConns int
+	// Outbox writes the messages of a commit into an outbox of the same
+	// database, in the transaction of that commit: it neither commits nor rolls
+	// back, and its error fails the commit, which is then tried again. nil means
+	// that there is none, and a batch with messages is store.ErrNoOutbox.
+	Outbox func(ctx context.Context, tx *sql.Tx, msgs []store.Message) error
 	// Logger receives what is worth knowing about opening, and which calls had
 	// to be repeated. nil means slog.Default().
 	Logger *slog.Logger
@@ -60,7 +65,8 @@ func (c *Config) withDefaults() (Config, error) {
 type Store struct {
 	d      *dialect
 	log    *slog.Logger
-	writer *sql.DB // writes, and what must see the writes before it
+	outbox func(ctx context.Context, tx *sql.Tx, msgs []store.Message) error // nil: none
+	writer *sql.DB                                                           // writes, and what must see the writes before it
 	reader *sql.DB
 
 	transactions, events, labels, leases *multi
@@ -74,7 +80,7 @@ var _ store.Store = (*Store)(nil)
 
 // open makes a store of two pools, whose schema it brings up to date.
 func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) (*Store, error) {
-	s := &Store{d: d, log: cfg.Logger, writer: writer, reader: reader, release: func() error { return nil }}
+	s := &Store{d: d, log: cfg.Logger, outbox: cfg.Outbox, writer: writer, reader: reader, release: func() error { return nil }}
 	if err := s.migrate(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("sqlstore: %w", d.explain(err))
 	}
