@@ -14,11 +14,16 @@ type batch struct {
 	gone []int64 // to delete without publishing: in the log already, or duplicates
 	held []row   // behind a key that failed
 	last int64   // the last id that the batch covers
+
+	aside []setAside // to put aside, unless an earlier message of their key has failed
 }
 
 // relay publishes a page and deletes what was acknowledged.
 func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
-	b := p.sort(ctx, page)
+	b, err := p.sort(ctx, page)
+	if err != nil {
+		return busy, err
+	}
 	if len(b.send) > 0 {
 		// A relay that was stopped for longer than its lease notices it here.
 		if err := p.lease.ensure(ctx, p.r.db); err != nil {
@@ -43,9 +48,15 @@ func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
 	return busy, p.settle(ctx)
 }
 
-// sort decides which rows of a page are published.
-func (p *partition) sort(ctx context.Context, page []row) *batch {
+// sort decides which rows of a page are published. All are of the table, or all
+// are of those aside.
+func (p *partition) sort(ctx context.Context, page []row) (*batch, error) {
 	b := &batch{}
+	p.checkLane(page)
+	away, err := p.keysAside(ctx, page)
+	if err != nil {
+		return nil, err
+	}
 	marked := p.alreadyAcked(ctx, page)
 	seen := p.alreadySeen(ctx, page)
 	fresh := map[string]bool{} // idempotency keys that are in this batch
@@ -62,8 +73,7 @@ func (p *partition) sort(ctx context.Context, page []row) *batch {
 		case idem != "" && seen[idem]:
 			b.gone = append(b.gone, r.id)
 			p.r.count.duplicates.Add(1)
-		case p.w.blocked(r.key()):
-			b.held = append(b.held, r)
+		case p.waits(b, r, away):
 		default:
 			if idem != "" && p.r.keys.keys != nil {
 				fresh[idem] = true
@@ -71,12 +81,55 @@ func (p *partition) sort(ctx context.Context, page []row) *batch {
 			b.send = append(b.send, r)
 		}
 	}
-	return b
+	return b, nil
+}
+
+// waits finds a place for a row that is not to be sent now, if it is such a one.
+// away are the keys that have rows aside, or will have.
+func (p *partition) waits(b *batch, r row, away map[string]bool) bool {
+	key := r.key()
+	switch {
+	case r.aside:
+		return false
+	case away[key]:
+		b.aside = append(b.aside, setAside{row: r, known: true})
+	case p.w.blocked(key) && p.spill:
+		b.aside = append(b.aside, p.spilled(r))
+		away[key] = true
+	case p.w.blocked(key):
+		b.held = append(b.held, r)
+	case !r.msg.NotBefore.IsZero():
+		b.aside = append(b.aside, setAside{row: r})
+		away[key] = true
+	default:
+		return false
+	}
+	return true
+}
+
+// spilled is a row of a held key, the first that there is, to be put aside.
+func (p *partition) spilled(r row) setAside {
+	h := p.w.keys[r.key()]
+	s := setAside{row: r, wait: max(time.Until(h.until), time.Microsecond)}
+	if h.cause.row == r.id {
+		s.failure = failure{attempts: h.attempts, err: h.cause.err}
+	}
+	p.w.resolved(r.key())
+	return s
 }
 
 // ackID names a row for Keys. The row's id alone would be given out again after
-// the table was made anew, the message's id alone may come twice.
-func (p *partition) ackID(r *row) string { return strconv.FormatInt(r.id, 10) + ":" + r.msg.ID }
+// the table was made anew, the message's id alone may come twice. Rows of a log
+// have no ids but the message's, and those of rows aside are apart.
+func (p *partition) ackID(r *row) string {
+	if p.log != nil && !r.aside {
+		return r.msg.ID
+	}
+	if r.aside {
+		return "a" + strconv.FormatInt(r.id, 10) + ":" + r.msg.ID
+	}
+	return strconv.FormatInt(r.id, 10) + ":" + r.msg.ID
+}
 
 // idempotency is the key for Keys of a message, or "".
 func idempotency(m *Message) string {
@@ -171,7 +224,8 @@ func (p *partition) mark(ctx context.Context, b *batch) {
 // it is no longer about single keys, and reading on would only hold more.
 func (p *partition) apply(ctx context.Context, b *batch) (stuck bool) {
 	p.pending.remove = append(p.pending.remove, b.gone...)
-	kept := len(b.held)
+	var failed []int
+	blocking := map[string]bool{} // keys of which a message goes aside as poison
 	for i, r := range b.send {
 		err := b.errs[i]
 		switch {
@@ -179,17 +233,47 @@ func (p *partition) apply(ctx context.Context, b *batch) (stuck bool) {
 			p.pending.remove = append(p.pending.remove, r.id)
 			p.r.count.published.Add(1)
 			p.w.resolved(r.key())
+		case blocking[r.key()]:
+			b.aside = append(b.aside, setAside{row: r})
 		case p.isDead(err):
 			p.bury(&r, err)
+		case errors.Is(err, ErrPoison):
+			blocking[r.key()] = true
+			b.aside = append(b.aside, p.blocks(ctx, r, err))
 		default:
-			b.held = append(b.held, r)
+			failed = append(failed, i)
 		}
 	}
-	if len(b.held) == kept {
-		return false
+	p.holdFailed(ctx, b, failed)
+	if len(failed) > 0 && len(failed) == len(b.send) && len(p.w.held) >= p.r.cfg.Batch {
+		return true
 	}
-	p.holdFailed(ctx, b)
-	return len(b.held)-kept == len(b.send) && len(p.w.held) >= p.r.cfg.Batch
+	for _, i := range failed {
+		b.held = append(b.held, b.send[i])
+	}
+	p.putAside(b)
+	return false
+}
+
+// blocks is a row that blocks or parks its key.
+func (p *partition) blocks(ctx context.Context, r row, err error) setAside {
+	r.attempts = p.w.attempts(r.key())
+	p.w.resolved(r.key())
+	l := p.fail(ctx, r, err)
+	return setAside{row: r, wait: l.wait, failure: l.failure}
+}
+
+// putAside takes over what goes aside. A key of which an earlier message has just
+// failed, and stays in the table, is held there.
+func (p *partition) putAside(b *batch) {
+	for _, a := range b.aside {
+		if p.w.blocked(a.key()) && !a.known {
+			b.held = append(b.held, a.row)
+			continue
+		}
+		p.pending.aside = append(p.pending.aside, a)
+		p.pending.remove = append(p.pending.remove, a.id)
+	}
 }
 
 func (p *partition) isDead(err error) bool {
@@ -197,23 +281,26 @@ func (p *partition) isDead(err error) bool {
 }
 
 func (p *partition) bury(r *row, err error) {
-	p.pending.bury = append(p.pending.bury, burial{id: r.id, attempts: p.w.attempts(r.key()) + 1, err: err})
+	n := max(p.w.attempts(r.key()), r.attempts) + 1
+	p.pending.bury = append(p.pending.bury, burial{row: *r, attempts: n, err: err})
 	p.w.resolved(r.key())
 	p.r.count.failures.Add(1)
 	p.r.cfg.Logger.Error("outbox: relay: message moved to the dead letters",
 		"topic", r.msg.Topic, "id", r.msg.ID, "error", clip(err.Error(), maxError))
 }
 
-// holdFailed holds back the keys of the rows that failed. All keys of one batch
-// that failed as often come due together, to be tried in one batch again.
-func (p *partition) holdFailed(ctx context.Context, b *batch) {
+// holdFailed holds back the keys of the rows that failed, of which it is given
+// the places in b.send. All keys of one batch that failed as often come due
+// together, to be tried in one batch again.
+func (p *partition) holdFailed(ctx context.Context, b *batch, failed []int) {
 	now := time.Now()
 	waits := map[int]time.Duration{}
 	var first error
-	for i, r := range b.send {
-		err, key := b.errs[i], r.key()
-		if err == nil || p.isDead(err) || p.w.blocked(key) {
-			continue // blocked: an earlier message of the key has just failed
+	for _, i := range failed {
+		r, err := &b.send[i], b.errs[i]
+		key := r.key()
+		if p.w.blocked(key) {
+			continue // an earlier message of the key has just failed
 		}
 		if errors.Is(err, ErrHeld) { // behind one that is out of the way now
 			p.w.hold(key, p.w.attempts(key), now)
@@ -224,14 +311,10 @@ func (p *partition) holdFailed(ctx context.Context, b *batch) {
 		if _, ok := waits[n]; !ok {
 			waits[n] = p.backoff(n)
 		}
-		wait := waits[n]
-		if errors.Is(err, ErrPoison) {
-			wait = p.r.cfg.BlockRetry
-		}
-		p.w.hold(key, n, now.Add(wait))
+		p.w.hold(key, n, now.Add(waits[n]))
 		p.w.blame(key, cause{row: r.id, id: r.msg.ID, topic: r.msg.Topic, key: r.msg.Key, since: now,
-			err: clip(err.Error(), maxError), poison: errors.Is(err, ErrPoison)})
-		if first == nil && (n == 1 || errors.Is(err, ErrPoison)) {
+			err: clip(err.Error(), maxError)})
+		if first == nil && n == 1 {
 			first = err
 		}
 	}

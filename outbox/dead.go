@@ -14,9 +14,12 @@ const MaxDeadLetters = 1000
 // ErrNoDeadLetter is returned for a dead letter that is not there, any more.
 var ErrNoDeadLetter = errors.New("outbox: no such dead letter")
 
-// Dead is a dead letter: a message that could never be published.
+// Dead is a dead letter: a message that could never be published, or that is
+// parked behind one. Those that are parked are listed behind the others, each key's
+// in order. Of one that has not failed itself Attempts is 0, and FailedAt zero.
 type Dead struct {
-	Number   int64     // names it for Replay and Drop
+	Number   int64     // names it for Replay and Drop; that of a parked one is above 1e12
+	Parked   bool      // it blocks its key, by the policy ParkKey, or is behind one that does
 	Message  Message   // as it was written
 	Size     int       // of the body, in bytes
 	FailedAt time.Time // when it was moved here, by the database's clock
@@ -41,22 +44,25 @@ func DeadLetters(ctx context.Context, db *sql.DB, d *Dialect, q DeadQuery) ([]De
 	if q.Limit == 0 {
 		q.Limit = 100
 	}
-	key := []byte(q.Key)
-	rows, err := db.QueryContext(ctx, d.dead.list, flag(q.Brief), q.After, q.Topic, q.Topic, key, key, q.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: list dead letters: %w", err)
-	}
-	defer rows.Close() // its error is in rows.Err
 	var out []Dead
-	for rows.Next() {
-		dl, err := scanDead(rows)
+	for _, parked := range []bool{false, true} {
+		query, after := d.dead.list, q.After
+		if parked {
+			query, after = d.aside.parkedList, max(0, q.After-parkedNumbers)
+		}
+		key := []byte(q.Key)
+		args := []any{flag(q.Brief), after, q.Topic, q.Topic, key, key, q.Limit - len(out)}
+		if len(out) == q.Limit || !parked && after > parkedNumbers {
+			continue
+		}
+		err := eachRow(ctx, db, query, args, func(scan scanner) error {
+			dl, err := scanDead(scan, parked)
+			out = append(out, dl)
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("outbox: list dead letters: %w", err)
 		}
-		out = append(out, dl)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("outbox: list dead letters: %w", err)
 	}
 	return out, nil
 }
@@ -69,30 +75,37 @@ func flag(b bool) int {
 	return 0
 }
 
-func scanDead(rows interface{ Scan(...any) error }) (Dead, error) {
+func scanDead(scan scanner, parked bool) (Dead, error) {
 	var dl Dead
 	var part int
 	var created, failed int64
 	var id, key, headers, idem, text []byte
 	m := &dl.Message
-	if err := rows.Scan(&dl.Number, &part, &id, &m.Topic, &key, &m.Body, &headers, &idem, &created, &failed,
+	if err := scan(&dl.Number, &part, &id, &m.Topic, &key, &m.Body, &headers, &idem, &created, &failed,
 		&dl.Attempts, &text, &dl.Size); err != nil {
 		return Dead{}, err
 	}
 	m.ID, m.Key, m.IdempotencyKey = string(id), string(key), string(idem)
-	m.CreatedAt, dl.FailedAt, dl.Error = time.UnixMicro(created), time.UnixMicro(failed), string(text)
+	m.CreatedAt, dl.Error = time.UnixMicro(created), string(text)
+	if failed != 0 {
+		dl.FailedAt = time.UnixMicro(failed)
+	}
+	if parked {
+		dl.Number, dl.Parked = dl.Number+parkedNumbers, true
+	}
 	// Damaged headers can be why it is here: it is listed without them.
-	m.Headers, _ = decodeHeaders(headers)
+	_ = m.unpack(headers)
 	return dl, nil
 }
 
 // Replay is Operator.Replay for programs: nobody's act is recorded. It moves dead
-// letters back into the outbox, in the order given: they are
-// published after what is there already. All are moved or none; a number that is
-// not there is ErrNoDeadLetter. Wake the outbox afterwards.
+// letters back into the outbox: they are published after what is there already, in
+// the order given, and parked ones in the order of their keys. All are moved or
+// none; a number that is not there is ErrNoDeadLetter. Wake the outbox afterwards.
 func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error {
-	parts := make([]int, len(numbers))
-	for i, n := range numbers {
+	letters, aside := splitParked(numbers)
+	parts := make([]int, len(letters))
+	for i, n := range letters {
 		// Before the transaction, which begins with a write: see SQLiteDSN.
 		err := db.QueryRowContext(ctx, d.dead.part, n).Scan(&parts[i])
 		if errors.Is(err, sql.ErrNoRows) || err == nil && (parts[i] < 0 || parts[i] >= Partitions) {
@@ -103,7 +116,7 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 		}
 	}
 	return InTx(ctx, db, d.txOptions(), func(tx *sql.Tx) error {
-		for i, n := range numbers {
+		for i, n := range letters {
 			if _, err := tx.ExecContext(ctx, d.part[parts[i]].revive, n); err != nil {
 				return fmt.Errorf("outbox: replay dead letter %d: %w", n, err)
 			}
@@ -111,7 +124,7 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 				return err
 			}
 		}
-		return nil
+		return onParked(ctx, tx, d, aside, true, &Act{}, replayParked)
 	})
 }
 
@@ -119,13 +132,14 @@ func Replay(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error
 // dead letters for good. All are deleted or none; a number that is
 // not there is ErrNoDeadLetter.
 func Drop(ctx context.Context, db *sql.DB, d *Dialect, numbers ...int64) error {
+	letters, aside := splitParked(numbers)
 	return InTx(ctx, db, d.txOptions(), func(tx *sql.Tx) error {
-		for _, n := range numbers {
+		for _, n := range letters {
 			if err := dropOne(ctx, tx, d, n); err != nil {
 				return err
 			}
 		}
-		return nil
+		return onParked(ctx, tx, d, aside, true, &Act{}, discardParked)
 	})
 }
 
@@ -144,28 +158,45 @@ func dropOne(ctx context.Context, tx *sql.Tx, d *Dialect, number int64) error {
 
 // Backlog is how full an outbox is.
 type Backlog struct {
-	Rows   int64         // messages that wait to be published
-	Oldest time.Duration // age of the oldest of them, 0 when there are none
-	Dead   int64         // dead letters
+	Rows    int64         // messages that wait to be published
+	Oldest  time.Duration // age of the oldest of them, 0 when there are none; of those aside, since it was due
+	Delayed int64         // of Rows, those that are aside: until their NotBefore, or behind one of their key
+	Dead    int64         // dead letters
+	Parked  int64         // of Dead, those that are parked, by the policy ParkKey
 }
 
 // Depth counts the rows of the outbox, exactly: its cost grows with them.
 func Depth(ctx context.Context, db *sql.DB, d *Dialect) (Backlog, error) {
 	var b Backlog
-	var err error
-	if b.Rows, err = countRows(ctx, db, d); err != nil {
-		return Backlog{}, fmt.Errorf("outbox: depth: %w", err)
-	}
 	for p := range d.part {
-		var age int64
-		err := db.QueryRowContext(ctx, d.part[p].oldest).Scan(&age)
+		var rows, age int64
+		err := db.QueryRowContext(ctx, d.part[p].count).Scan(&rows)
+		if err == nil {
+			err = db.QueryRowContext(ctx, d.part[p].oldest).Scan(&age)
+		}
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return Backlog{}, fmt.Errorf("outbox: depth: %w", err)
 		}
-		b.Oldest = max(b.Oldest, time.Duration(age)*time.Microsecond)
+		b.Rows, b.Oldest = b.Rows+rows, max(b.Oldest, time.Duration(age)*time.Microsecond)
 	}
-	if err := db.QueryRowContext(ctx, d.dead.count).Scan(&b.Dead); err != nil {
-		return Backlog{}, fmt.Errorf("outbox: depth: %w", err)
+	if err := b.addOthers(ctx, db, d); err != nil {
+		return Backlog{}, fmt.Errorf("outbox: depth (was outbox.Migrate run?): %w", err)
 	}
 	return b, nil
+}
+
+// addOthers counts what is not in the tables of the partitions.
+func (b *Backlog) addOthers(ctx context.Context, db *sql.DB, d *Dialect) error {
+	if err := db.QueryRowContext(ctx, d.dead.count).Scan(&b.Dead); err != nil {
+		return err
+	}
+	var overdue sql.NullInt64
+	if err := db.QueryRowContext(ctx, d.aside.count).Scan(&b.Parked, &b.Delayed, &overdue); err != nil {
+		return err
+	}
+	if overdue.Int64 > 0 {
+		b.Oldest = max(b.Oldest, time.Duration(overdue.Int64)*time.Microsecond)
+	}
+	b.Rows, b.Dead = b.Rows+b.Delayed, b.Dead+b.Parked
+	return nil
 }

@@ -8,10 +8,16 @@ import (
 	"strings"
 )
 
-// Partitions is the number of physical partitions that messages are spread over
-// by the hash of their key. It belongs to the schema: all writers and relays of
-// a database must agree on it, so it is no option.
-const Partitions = 4
+// Partitions is the number of physical partitions: those that messages are spread
+// over by the hash of their key, and behind them one, the express lane, for the
+// topics of Config.Express. It belongs to the schema: all writers and relays of a
+// database must agree on it, so it is no option.
+const Partitions = ordinary + 1
+
+const (
+	ordinary = 4        // partitions that are chosen by hash
+	express  = ordinary // the one of the express lane
+)
 
 // Dialect is how one kind of database is spoken to: a struct of statements.
 // Dialects are made by this package (SQLite, MySQL) and are immutable.
@@ -23,8 +29,11 @@ type Dialect struct {
 	part       [Partitions]partitionSQL
 	owner      ownerSQL
 	dead       deadSQL
+	aside      asideSQL
+	levels     string // part, lowest and highest id, age of the first row in microseconds: of each table that holds any
 	operate    operateSQL
 	inbox      InboxSQL
+	source     sourceSQL
 	migrated   migrationSQL
 }
 
@@ -59,18 +68,15 @@ type InboxSQL struct {
 // partitionSQL are the statements on one partition's table. Times are
 // microseconds since 1970 by the database's clock.
 type partitionSQL struct {
-	insert  string // followed by one row or several, with commas between them
-	row     string // (msg_id, topic, msg_key, body, headers, idem_key)
-	read    string // (after id, limit)
-	ids     string // (after id, up to id)
-	remove  string // (from id, to id)
-	readBut string // as read, but not of the keys that stand for {in}, behind the first id
-	idsBut  string // as ids, in the same way behind both ids
-	bury    string // (attempts, error, id): copies a row into the dead letters
-	span    string // lowest and highest id, NULL when empty
-	count   string
-	oldest  string // age of the first row in microseconds
-	revive  string // (dead id): copies a dead letter back
+	insert string // followed by one row or several, with commas between them
+	row    string // (msg_id, topic, msg_key, body, headers, idem_key)
+	read   string // (after id, limit)
+	ids    string // (after id, up to id)
+	remove string // (from id, to id)
+	count  string
+	oldest string // age of the first row in microseconds
+	revive string // (dead id): copies a dead letter back
+	tally  tallySQL
 }
 
 // ownerSQL are the statements on the leases of partitions.
@@ -82,6 +88,7 @@ type ownerSQL struct {
 }
 
 type deadSQL struct {
+	add    string // (part, msg_id, topic, msg_key, body, headers, idem_key, created_at, attempts, error)
 	list   string // (without bodies, after id, topic, topic, key, key, limit)
 	part   string // (id): the partition it came from
 	remove string // (id)
@@ -104,8 +111,8 @@ func forPartitions(t partitionSQL) [Partitions]partitionSQL {
 		in := func(s string) string { return forPartition(s, p) }
 		out[p] = partitionSQL{
 			insert: in(t.insert), row: t.row, read: in(t.read), ids: in(t.ids),
-			readBut: in(t.readBut), idsBut: in(t.idsBut), remove: in(t.remove), bury: in(t.bury),
-			span: in(t.span), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
+			remove: in(t.remove), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
+			tally: newTallySQL("amends_outbox_" + strconv.Itoa(p)),
 		}
 	}
 	return out

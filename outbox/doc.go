@@ -20,9 +20,15 @@
 //   - A message can be published twice after a crash or a lost connection.
 //     Package inbox suppresses the second one; Keys makes it rarer.
 //
+// A message with NotBefore waits for its time, and later ones of its key wait
+// behind it; neither holds up anything else. Messages of Config.Express topics have
+// a lane of their own. The outbox is bounded, in messages, bytes and age, for all
+// processes together; what a message that finds it full meets is its topic's
+// Policy. A message that can never be published meets the relay's PoisonPolicy.
+//
 // The table is no log: a row is deleted once it was acknowledged, so its size
 // is the backlog. Rows live in a fixed number of physical partitions, chosen by
-// the hash of the key. Operator shows people what waits and what does not get
+// the hash of the key; what waits for long is aside, in a table of its own. Operator shows people what waits and what does not get
 // through, and acts on it. One relay owns a partition at a time, through a lease and
 // an epoch by the database's clock, and each delete verifies the epoch.
 package outbox

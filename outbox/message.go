@@ -21,6 +21,8 @@ const (
 	MaxHeaderName     = 128  // of one header's name
 )
 
+const maxNotBefore = 253402300800_000_000 // microseconds: the end of the year 9999
+
 // Message is one message of the outbox.
 type Message struct {
 	// ID names the message for its consumers' inbox. Empty means a UUIDv7. Two
@@ -39,6 +41,11 @@ type Message struct {
 	// same topic and IdempotencyKey within the window of the relay's Keys. It
 	// holds within one Key; across keys two such messages may pass side by side.
 	IdempotencyKey string
+	// NotBefore, when not zero, is the time before which it is not published, by
+	// the database's clock and to the microsecond. Later messages of its key wait
+	// behind it; messages without a key hold up nobody. It counts to the bounds of
+	// the outbox, though not to Config.MaxAge.
+	NotBefore time.Time
 	// Sheddable allows the policy Shed to drop it when the outbox is full.
 	Sheddable bool
 	// CreatedAt is when it was written, by the database's clock. Set by the
@@ -70,7 +77,13 @@ func (m *Message) validate(maxSize int) error {
 		if name == "" {
 			errs = append(errs, errors.New("field Headers has an entry without a name: name it or leave it out"))
 		}
+		if name == notBeforeHeader {
+			errs = append(errs, fmt.Errorf("field Headers has an entry %q, which is the outbox's own: use field NotBefore", name))
+		}
 		errs = append(errs, checkText("Headers name", name, MaxHeaderName))
+	}
+	if us := m.NotBefore.UnixMicro(); !m.NotBefore.IsZero() && (us <= 0 || us >= maxNotBefore) {
+		errs = append(errs, fmt.Errorf("field NotBefore is %v: use a time between the years 1970 and 9999", m.NotBefore))
 	}
 	if n := m.size(); n > maxSize {
 		errs = append(errs, fmt.Errorf("the message has %d bytes, at most %d are allowed: "+
@@ -105,8 +118,9 @@ func checkText(field, s string, limit int) error {
 	return nil
 }
 
-// partition is where the message is stored. It must stay the same for ever:
-// another value for a key that has rows in the table would break its order.
+// partition is where the message is stored, if it is not in the express lane. It
+// must stay the same for ever: another value for a key that has rows in the table
+// would break its order.
 func (m *Message) partition() int {
 	h := fnv.New32a()
 	if m.Key != "" {
@@ -114,7 +128,7 @@ func (m *Message) partition() int {
 	} else {
 		h.Write([]byte(m.ID))
 	}
-	return int(h.Sum32() % Partitions)
+	return int(h.Sum32() % ordinary)
 }
 
 func newID() (string, error) {

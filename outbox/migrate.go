@@ -11,8 +11,8 @@ import (
 // component is this package's name in amends_migrations.
 const component = "outbox"
 
-// Migrate creates or upgrades the tables of outbox and inbox: amends_outbox_0…3,
-// amends_outbox_owner, _dead, _blocked, _acts and _identity, amends_inbox and
+// Migrate creates or upgrades the tables of outbox and inbox: amends_outbox_0…4,
+// amends_outbox_aside, _owner, _dead, _blocked, _acts and _identity, amends_inbox and
 // amends_migrations.
 // It is idempotent and may run in several processes at once; it never runs in a
 // transaction of the caller.

@@ -29,17 +29,8 @@ const (
 	mysqlRow    = `(?, ?, ?, ?, ?, ?, ` + mysqlNow + `)`
 	mysqlRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
-	mysqlIDs     = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
-	mysqlReadBut = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
-FROM amends_outbox_{p} WHERE id > ? AND msg_key NOT IN ({in}) ORDER BY id LIMIT ?`
-	mysqlIDsBut = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? AND msg_key NOT IN ({in}) ORDER BY id`
+	mysqlIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
 	mysqlRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
-	mysqlBury   = `INSERT INTO amends_outbox_dead
-(part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at, attempts, error)
-SELECT {p}, msg_id, topic, msg_key, body, headers, idem_key, created_at, ` + mysqlNow + `, ?, ?
-FROM amends_outbox_{p} WHERE id = ?`
-	mysqlSpan = `SELECT (SELECT id FROM amends_outbox_{p} ORDER BY id LIMIT 1),
-(SELECT id FROM amends_outbox_{p} ORDER BY id DESC LIMIT 1)`
 	mysqlCount  = `SELECT count(*) FROM amends_outbox_{p}`
 	mysqlOldest = `SELECT ` + mysqlNow + ` - created_at FROM amends_outbox_{p} ORDER BY id LIMIT 1`
 	mysqlRevive = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at)
@@ -51,6 +42,9 @@ WHERE part = ? AND epoch = ? AND expires_at <= ` + mysqlNow
 	mysqlRenew   = `UPDATE amends_outbox_owner SET expires_at = ` + mysqlNow + ` + ? WHERE part = ? AND epoch = ?`
 	mysqlRelease = `UPDATE amends_outbox_owner SET expires_at = 0 WHERE part = ? AND epoch = ?`
 
+	mysqlDeadAdd = `INSERT INTO amends_outbox_dead
+(part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at, attempts, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ` + mysqlNow + `, ?, ?)`
 	mysqlDeadList = `SELECT id, part, msg_id, topic, msg_key, CASE WHEN ? = 1 THEN x'' ELSE body END, headers, idem_key,
 created_at, failed_at, attempts, error, length(body)
 FROM amends_outbox_dead WHERE id > ? AND (? = '' OR topic = ?) AND (? = x'' OR msg_key = ?) ORDER BY id LIMIT ?`
@@ -89,14 +83,16 @@ func newMySQL() *Dialect {
 		retryable: mysqlRetryable,
 		part: forPartitions(partitionSQL{
 			insert: mysqlInsert, row: mysqlRow, read: mysqlRead, ids: mysqlIDs,
-			readBut: mysqlReadBut, idsBut: mysqlIDsBut, remove: mysqlRemove, bury: mysqlBury,
-			span: mysqlSpan, count: mysqlCount, oldest: mysqlOldest, revive: mysqlRevive,
+			remove: mysqlRemove, count: mysqlCount, oldest: mysqlOldest, revive: mysqlRevive,
 		}),
 		owner:   ownerSQL{peek: mysqlPeek, acquire: mysqlAcquire, renew: mysqlRenew, release: mysqlRelease},
-		dead:    deadSQL{list: mysqlDeadList, part: mysqlDeadPart, remove: mysqlDeadRemove, count: mysqlDeadCount},
+		dead:    deadSQL{add: mysqlDeadAdd, list: mysqlDeadList, part: mysqlDeadPart, remove: mysqlDeadRemove, count: mysqlDeadCount},
+		aside:   newAsideSQL(mysqlNow, " FOR UPDATE"),
+		levels:  newLevelsSQL(mysqlNow),
 		operate: newOperateSQL(mysqlNow, " FOR UPDATE", "ON DUPLICATE KEY UPDATE touched = touched + 1"),
 		inbox: InboxSQL{Claim: mysqlClaim, Reply: mysqlReply, Record: mysqlRecord, Purge: mysqlPurge,
 			Isolation: sql.LevelReadCommitted},
+		source: mysqlSource(),
 		migrated: migrationSQL{
 			create: mysqlMigrations, has: mysqlHasMigration, add: mysqlAddMigration,
 		},

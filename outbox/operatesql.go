@@ -25,15 +25,15 @@ type operateSQL struct {
 }
 
 type operatePartSQL struct {
-	topics      string // topic, rows, age of the oldest in microseconds
-	waiting     string // (after id, topic, topic, key, key, limit): without bodies
-	keyAt       string // (id): the key of a row
-	ofKey       string // (key): ids in order
-	lock        string // (ids): id, msg_id of those that are there, locked
-	bury        string // (error, ids): copies into the dead letters; what relays noted counts more
-	remove      string // (ids)
-	blocked     string // (after row_id, limit): what was noted of rows that are there
-	blockedRows string // key, rows: of every key that was noted
+	topics  string // topic, rows, age of the oldest in microseconds
+	waiting string // (after id, topic, topic, key, key, limit): without bodies
+	keyAt   string // (id): the key of a row
+	ofKey   string // (key): ids in order
+	lock    string // (ids): id, msg_id of those that are there, locked
+	bury    string // (error, ids): copies into the dead letters; what relays noted counts more
+	remove  string // (ids)
+	blocked string // (after row_id, limit): what was noted of rows that are there
+	ofKeys  string // (keys): key, rows
 }
 
 const (
@@ -53,8 +53,7 @@ FROM amends_outbox_{p} m WHERE m.id IN ({in}) ORDER BY m.id`
 	blockedSQL  = `SELECT b.row_id, b.msg_id, b.topic, b.msg_key, b.attempts, b.poison, b.error, b.blocked_at, b.retry_at
 FROM amends_outbox_blocked b JOIN amends_outbox_{p} m ON m.id = b.row_id
 WHERE b.part = {p} AND b.row_id > ? ORDER BY b.row_id LIMIT ?`
-	blockedRowsSQL = `SELECT msg_key, count(*) FROM amends_outbox_{p}
-WHERE msg_key IN (SELECT msg_key FROM amends_outbox_blocked WHERE part = {p}) GROUP BY msg_key`
+	ofKeysSQL = `SELECT msg_key, count(*) FROM amends_outbox_{p} WHERE msg_key IN ({in}) GROUP BY msg_key`
 
 	deadGetSQL = `SELECT id, part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at,
 attempts, error, length(body) FROM amends_outbox_dead WHERE id = ?`
@@ -101,7 +100,7 @@ func newOperateSQL(now, lock, once string) operateSQL {
 		in := func(sql string) string { return forPartition(fill(sql), p) }
 		s.part[p] = operatePartSQL{
 			topics: in(topicsSQL), waiting: in(waitingSQL), keyAt: in(keyAtSQL), ofKey: in(ofKeySQL), lock: in(lockSQL),
-			bury: in(buryInSQL), remove: in(removeInSQL), blocked: in(blockedSQL), blockedRows: in(blockedRowsSQL),
+			bury: in(buryInSQL), remove: in(removeInSQL), blocked: in(blockedSQL), ofKeys: in(ofKeysSQL),
 		}
 	}
 	return s

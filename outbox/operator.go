@@ -30,22 +30,42 @@ type Operator struct {
 // New must have been given a dialect.
 func (o *Outbox) Operator(db *sql.DB) *Operator { return &Operator{o: o, d: o.d, db: db} }
 
-// Position names a message that waits: its partition, and its row there. It is
-// never given to another message.
+// Position names a message that waits: its partition, and its row there, or of
+// one that is aside its row there. It is never given to another message.
 type Position struct {
 	Partition int
 	Row       int64
+	Aside     bool // until its time, or behind a message of its key
 }
 
-// String is, for example, "2-1071".
+// String is, for example, "2-1071", or "2+17" for a message that is aside.
 func (p Position) String() string {
-	return strconv.Itoa(p.Partition) + "-" + strconv.FormatInt(p.Row, 10)
+	mark := "-"
+	if p.Aside {
+		mark = "+"
+	}
+	return strconv.Itoa(p.Partition) + mark + strconv.FormatInt(p.Row, 10)
+}
+
+// within is the row behind which a list goes on in a table, if it does not go on
+// behind that table. In a partition what is aside comes first.
+func (p Position) within(part int, aside bool) (row int64, ok bool) {
+	switch {
+	case part > p.Partition || p.Row == 0:
+		return 0, true
+	case p.Aside == aside:
+		return p.Row, true
+	}
+	return 0, p.Aside
 }
 
 // ParsePosition reads what String wrote; any other text is ErrNoMessage.
 func ParsePosition(s string) (Position, error) {
-	part, row, _ := strings.Cut(s, "-")
 	var p Position
+	part, row, _ := strings.Cut(s, "-")
+	if before, after, ok := strings.Cut(s, "+"); ok {
+		part, row, p.Aside = before, after, true
+	}
 	var err, rowErr error
 	p.Partition, err = strconv.Atoi(part)
 	p.Row, rowErr = strconv.ParseInt(row, 10, 64)
@@ -67,13 +87,13 @@ type Status struct {
 type TopicStatus struct {
 	Topic  string
 	Rows   int64
-	Oldest time.Duration // age of the oldest row
+	Oldest time.Duration // age of the oldest row; of those aside, since it was due
 }
 
 // PartitionStatus is one partition, and the relay that works on it.
 type PartitionStatus struct {
 	Rows      int64
-	Oldest    time.Duration // age of the oldest row, 0 when there is none
+	Oldest    time.Duration // age of the oldest row, 0 when there is none; of those aside, since it was due
 	Owner     string        // the relay that has it, or had it last
 	Epoch     int64         // grows with each change of the owner
 	LeaseLeft time.Duration // 0: nobody has it now
@@ -104,7 +124,9 @@ func (op *Operator) Status(ctx context.Context) (Status, error) {
 		return nil
 	})
 	if err == nil {
-		err = op.db.QueryRowContext(ctx, op.d.dead.count).Scan(&s.Dead)
+		var others Backlog
+		err = others.addOthers(ctx, op.db, op.d)
+		s.Delayed, s.Dead, s.Parked = others.Delayed, others.Dead, others.Parked
 	}
 	if err != nil {
 		return Status{}, fmt.Errorf("outbox: status: %w", err)
@@ -114,7 +136,7 @@ func (op *Operator) Status(ctx context.Context) (Status, error) {
 
 func (op *Operator) partitionStatus(ctx context.Context, part int, s *Status, topics map[string]*TopicStatus) error {
 	p := &s.Partitions[part]
-	err := op.each(ctx, op.d.operate.part[part].topics, nil, func(scan scanner) error {
+	add := func(scan scanner) error {
 		var topic string
 		var rows, age int64
 		if err := scan(&topic, &rows, &age); err != nil {
@@ -125,17 +147,25 @@ func (op *Operator) partitionStatus(ctx context.Context, part int, s *Status, to
 			t = &TopicStatus{Topic: topic}
 			topics[topic] = t
 		}
-		oldest := time.Duration(age) * time.Microsecond
+		oldest := max(0, time.Duration(age)*time.Microsecond)
 		t.Rows, t.Oldest = t.Rows+rows, max(t.Oldest, oldest)
 		p.Rows, p.Oldest = p.Rows+rows, max(p.Oldest, oldest)
 		s.Rows, s.Oldest = s.Rows+rows, max(s.Oldest, oldest)
 		return nil
-	})
+	}
+	if err := op.each(ctx, op.d.operate.part[part].topics, nil, add); err != nil {
+		return err
+	}
+	if err := op.each(ctx, op.d.aside.topics, []any{part}, add); err != nil {
+		return err
+	}
+	blocked, err := op.blockedIn(ctx, Position{Partition: part}, maxNotes)
 	if err != nil {
 		return err
 	}
-	blocked, err := op.blockedIn(ctx, part, 0, maxNotes)
-	s.Blocked += len(blocked)
+	aside := 0
+	err = op.db.QueryRowContext(ctx, op.d.aside.blocks, part).Scan(&aside)
+	s.Blocked += len(blocked) + aside
 	return err
 }
 

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -48,7 +49,8 @@ func (p Policy) String() string {
 
 // Errors of this package. Test them with errors.Is.
 var (
-	// ErrOutboxFull is returned when the outbox holds Config.MaxRows rows.
+	// ErrOutboxFull is returned when the outbox has reached one of its bounds. It
+	// says which, and what to do.
 	ErrOutboxFull = errors.New("outbox: full")
 	// ErrMessage is returned for a message that cannot be stored; it names each
 	// field and the fix.
@@ -59,13 +61,26 @@ var (
 
 // Config are the options of an Outbox. The zero value, and nil, are the defaults.
 type Config struct {
-	// MaxRows bounds the backlog in rows; 0 means DefaultMaxRows, negative none.
-	// The count is an estimate: see Outbox for the overshoot.
+	// MaxRows bounds the backlog in messages, delayed and parked ones included, but
+	// not the dead letters; 0 means DefaultMaxRows, negative none. See Outbox for the
+	// overshoot.
 	MaxRows int
+	// MaxBytes bounds in the same way what they weigh: their bodies, headers, keys
+	// and ids, without what the database adds. 0 means none. At least MaxMessage.
+	MaxBytes int64
+	// MaxAge bounds how long the oldest message may have waited, delayed and parked
+	// ones apart: while it is older there is no room. 0 means none.
+	MaxAge time.Duration
 	// Policy is for topics that Policies does not name. Default: Block.
 	Policy Policy
 	// Policies says per topic what happens when the outbox is full.
 	Policies map[string]Policy
+	// Express names topics whose messages have a lane of their own, so that they
+	// never wait behind a backlog of others. Messages of a key are in order within
+	// each of the two lanes. All writers of a database have to agree: while they
+	// differ about a topic, there is no order between what they write to it. A Relay
+	// of an Outbox with Express logs what it finds in the wrong lane.
+	Express []string
 	// MaxMessage bounds one message with all its fields, in bytes; 0 means
 	// DefaultMaxMessage.
 	MaxMessage int
@@ -77,6 +92,21 @@ func (c *Config) validate() error {
 	var errs []error
 	if c.MaxMessage < 0 {
 		errs = append(errs, fmt.Errorf("field MaxMessage is %d: use bytes above 0, or 0 for the default", c.MaxMessage))
+	}
+	if c.MaxBytes < 0 {
+		errs = append(errs, fmt.Errorf("field MaxBytes is %d: use bytes above 0, or 0 for no bound", c.MaxBytes))
+	}
+	if limit := cmp.Or(c.MaxMessage, DefaultMaxMessage); c.MaxBytes > 0 && c.MaxBytes < int64(limit) {
+		errs = append(errs, fmt.Errorf("field MaxBytes is %d, below MaxMessage, which is %d: "+
+			"a message could never find room: raise MaxBytes or lower MaxMessage", c.MaxBytes, limit))
+	}
+	if c.MaxAge < 0 {
+		errs = append(errs, fmt.Errorf("field MaxAge is %v: use a duration above 0, or 0 for no bound", c.MaxAge))
+	}
+	for _, topic := range c.Express {
+		if err := checkTopic(topic); err != nil {
+			errs = append(errs, fmt.Errorf("field Express: %w", err))
+		}
 	}
 	if c.Policy > Shed {
 		errs = append(errs, fmt.Errorf("field Policy is %v: use Block, Reject or Shed", c.Policy))
@@ -98,12 +128,25 @@ func (c *Config) validate() error {
 // Outbox writes messages in the application's transactions. Make one per
 // database and process. Safe for concurrent use.
 //
-// The bound on rows counts this process's writes at once and everybody else's
-// every quarter of a second, so that it can be passed by what other processes
-// commit in that time (longer when counting the table takes longer than 10 ms:
-// twenty times as long), by rows that Write put into transactions not begun by
-// Tx and still open when the rows are counted, and by the rows after the first of
-// each transaction that Tx let in while there was room.
+// The bounds hold for all processes that write to the database together, without
+// a lock between them: each measures how full the tables are, and takes at most a
+// sixteenth of the room that it found, or one transaction, before it measures
+// again. So with P processes MaxRows and MaxBytes are passed by at most
+//
+//	(P - 1) × max(MaxRows / 16, one transaction) + what is not committed yet
+//
+// in messages, and likewise in bytes. Not committed yet is what others have
+// written to open transactions (transactions longer than 2 s may count as open for
+// some time after), and what a transaction that Tx let in, while there was room,
+// writes after its first message. The share shrinks with the room, so that
+// most of this takes processes that stop in the middle of a write. MaxAge is
+// looked at every quarter of a second.
+//
+// A measurement reads only what has changed, never the whole table but at first,
+// and measuring takes at most a twentieth of the time, of which a second may be
+// saved up: close to a bound a process waits for, or is refused, room that it has
+// not had the time to measure. Write measures what its transaction sees: at
+// REPEATABLE READ, what was there when it began.
 type Outbox struct {
 	d    *Dialect
 	cfg  Config
@@ -111,15 +154,17 @@ type Outbox struct {
 	log  *slog.Logger
 	room *room
 
+	express map[string]bool // topics
+
 	mu       sync.Mutex
 	wakes    []chan struct{}
-	admitted map[*sql.Tx]bool
+	admitted map[*sql.Tx]*admission
 }
 
 // New makes an outbox. Mistakes in cfg (nil: the defaults) are returned by the
 // first Write, Tx or Relay.Run as ErrConfig, all at once.
 func New(d *Dialect, cfg *Config) *Outbox {
-	o := &Outbox{d: d, admitted: map[*sql.Tx]bool{}}
+	o := &Outbox{d: d, express: map[string]bool{}, admitted: map[*sql.Tx]*admission{}}
 	if cfg != nil {
 		o.cfg = *cfg
 	}
@@ -136,7 +181,10 @@ func New(d *Dialect, cfg *Config) *Outbox {
 	if o.log = o.cfg.Logger; o.log == nil {
 		o.log = slog.Default()
 	}
-	o.room = newRoom(d, o.cfg.MaxRows)
+	for _, topic := range o.cfg.Express {
+		o.express[topic] = true
+	}
+	o.room = newRoom(d, &o.cfg)
 	return o
 }
 
@@ -144,7 +192,13 @@ func New(d *Dialect, cfg *Config) *Outbox {
 func (o *Outbox) Dialect() *Dialect { return o.d }
 
 // Shed counts the messages that the policy Shed dropped since the outbox was made.
-func (o *Outbox) Shed() uint64 { return o.room.shed.Load() }
+func (o *Outbox) Shed() uint64 {
+	sum := uint64(0)
+	for _, n := range o.Stats().Shed {
+		sum += n
+	}
+	return sum
+}
 
 // Tx runs fn in a transaction of db, commits when fn returns nil, rolls back on
 // every other way out (a panic goes on), and wakes the relay after the commit.
@@ -158,19 +212,15 @@ func (o *Outbox) Tx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error, 
 	if o.err != nil {
 		return o.err
 	}
-	waits := o.blocks(topics)
-	if waits {
-		if err := o.room.wait(ctx, db); err != nil {
-			return err
-		}
-		defer o.room.done()
+	a, err := o.begin(ctx, db, o.blocks(topics))
+	if err != nil {
+		return err
 	}
+	defer func() { o.room.ended(a.taken) }()
 	var own error
-	err := InTx(ctx, db, nil, func(tx *sql.Tx) error {
-		if waits {
-			o.setAdmitted(tx, true)
-			defer o.setAdmitted(tx, false)
-		}
+	err = InTx(ctx, db, nil, func(tx *sql.Tx) error {
+		o.setAdmission(tx, a)
+		defer o.setAdmission(tx, nil)
 		own = fn(tx)
 		return own
 	})
@@ -212,22 +262,6 @@ func (o *Outbox) subscribe() (<-chan struct{}, func()) {
 			}
 		}
 	}
-}
-
-func (o *Outbox) setAdmitted(tx *sql.Tx, on bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if on {
-		o.admitted[tx] = true
-	} else {
-		delete(o.admitted, tx)
-	}
-}
-
-func (o *Outbox) isAdmitted(tx *sql.Tx) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.admitted[tx]
 }
 
 func (o *Outbox) policy(topic string) Policy {

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -10,7 +9,7 @@ import (
 
 const (
 	pageBytes    = 8 << 20 // a page ends early when its messages weigh that much
-	heldPages    = 200     // so many pages of held rows are passed over, then the partition waits, and says so
+	heldPages    = 200     // so many pages of held rows are kept in mind, then they go aside
 	checkedPages = 10      // after a takeover, so many are looked up in Keys
 	firstBackoff = 50 * time.Millisecond
 )
@@ -27,10 +26,19 @@ type partition struct {
 	checks  int        // pages left to look up in Keys
 	swept   time.Time
 	down    bool // the last step failed: log the next success, not each failure
-	full    bool // too many rows are held: logged once, not at each step
+
+	aside   bool      // there may be rows aside
+	asideAt time.Time // when to look at them next
+	futile  int       // pages of them of which nothing got through, in a row
+	laneAt  time.Time // when a message in the wrong lane was logged
+	spill   bool      // too many rows are held: in the pass under way those of held keys go aside
 
 	noted   map[int64]string // the notes in amends_outbox_blocked: rows, and their keys here
 	notedAt time.Time
+
+	stream *follower     // SourceTable; nil: the table is polled
+	log    *logReader    // SourceLog; nil: the messages are in the table
+	nudge  chan struct{} // the source has something; nil: there is none
 }
 
 // row is a message in the table. err tells why it cannot be read as one.
@@ -38,6 +46,10 @@ type row struct {
 	id  int64
 	msg Message
 	err error
+
+	headers  []byte // as they are stored
+	aside    bool   // it is in amends_outbox_aside, and id is of there
+	attempts int    // to publish it, as far as is known there
 }
 
 // key is what holds are by: the message's key, or the message where it has none.
@@ -67,10 +79,12 @@ func (p *partition) run(ctx context.Context) {
 // work relays until the lease is lost or ctx ends.
 func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.w = newWindow(p.r.cfg.CommitTime)
-	p.w.crowd = 2 * p.r.cfg.Batch
 	p.checks = checkedPages
 	p.noted, p.notedAt = nil, time.Time{}
+	p.aside, p.asideAt, p.futile, p.spill = true, time.Time{}, 0, false
 	p.swept = time.Now()
+	p.resetSource()
+	defer p.resetSource()
 	poll, failures := p.r.cfg.PollMin, 0
 	for ctx.Err() == nil {
 		wait, err := p.step(ctx)
@@ -118,6 +132,9 @@ const (
 
 // step reads a page, publishes and deletes it.
 func (p *partition) step(ctx context.Context) (outlook, error) {
+	if p.log != nil {
+		return p.log.step(ctx)
+	}
 	if err := p.settle(ctx); err != nil {
 		return busy, err
 	}
@@ -134,17 +151,35 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 		p.swept = now
 		p.w.sweep()
 	}
-	if limit := heldPages * p.r.cfg.Batch; len(p.w.held) >= limit {
-		p.w.setApart(limit)
+	worked, err := p.relayDue(ctx)
+	if err != nil {
+		return busy, err
 	}
-	if full := len(p.w.held) >= heldPages*p.r.cfg.Batch; full != p.full {
-		p.full = full
-		p.r.cfg.Logger.Warn("outbox: relay: rows held back behind a message of their key fill the memory of a partition",
-			"partition", p.lease.part, "held", len(p.w.held), "waits", full)
+	next, err := p.relayNext(ctx)
+	if worked {
+		next = busy
 	}
-	if p.full {
-		return stalled, nil
+	return next, err
+}
+
+// relayNext relays what comes next from the source, or else from the table.
+func (p *partition) relayNext(ctx context.Context) (outlook, error) {
+	if !p.spill && len(p.w.held) >= heldPages*p.r.cfg.Batch {
+		p.spill = true
+		p.r.cfg.Logger.Warn("outbox: relay: many rows are held back behind a message of their key: they are put aside",
+			"partition", p.lease.part, "rows", len(p.w.held))
+		p.w.rewind(0)
 	}
+	if p.stream != nil {
+		if done, what, err := p.stream.step(ctx); done || err != nil {
+			return what, err
+		}
+	}
+	return p.poll(ctx)
+}
+
+// poll reads a page from the table, publishes and deletes it.
+func (p *partition) poll(ctx context.Context) (outlook, error) {
 	page, err := p.read(ctx, p.w.cursor)
 	if err != nil {
 		return busy, err
@@ -152,7 +187,12 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 	if late, err := p.late(ctx); late || err != nil {
 		return busy, err
 	}
+	if p.stream != nil {
+		p.stream.read(page)
+		defer p.stream.relayed(page)
+	}
 	if len(page) == 0 {
+		p.spill = false
 		return idle, nil
 	}
 	return p.relay(ctx, page)
@@ -168,8 +208,7 @@ func (p *partition) late(ctx context.Context) (bool, error) {
 	if floor >= p.w.cursor {
 		return false, nil
 	}
-	query, args := p.but(p.sql.ids, p.sql.idsBut, floor, p.w.cursor)
-	rows, err := p.r.db.QueryContext(ctx, query, args...)
+	rows, err := p.r.db.QueryContext(ctx, p.sql.ids, floor, p.w.cursor)
 	if err != nil {
 		return false, err
 	}
@@ -192,30 +231,22 @@ func (p *partition) late(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// but picks the statement that leaves out the keys that are set apart, if any,
-// and its arguments: these, and those keys.
-func (p *partition) but(all, but string, args ...any) (string, []any) {
-	apart := p.w.apart()
-	if len(apart) == 0 {
-		return all, args
-	}
-	for _, key := range apart {
-		args = append(args, []byte(key))
-	}
-	return withIn(but, len(apart)), args
+// read reads a page behind an id.
+func (p *partition) read(ctx context.Context, after int64) ([]row, error) {
+	return p.readPage(ctx, p.sql.read, scanRow, after, p.r.cfg.Batch)
 }
 
-// read reads a page behind an id.
-func (p *partition) read(ctx context.Context, after int64) (page []row, err error) {
-	query, args := p.but(p.sql.read, p.sql.readBut, after)
-	rows, err := p.r.db.QueryContext(ctx, query, append(args, p.r.cfg.Batch)...)
+func (p *partition) readPage(
+	ctx context.Context, query string, scan func(scanner) (row, error), args ...any,
+) (page []row, err error) {
+	rows, err := p.r.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close() // its error is in rows.Err
 	weight := 0
 	for weight < pageBytes && rows.Next() {
-		r, err := scanRow(rows)
+		r, err := scan(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
@@ -225,16 +256,16 @@ func (p *partition) read(ctx context.Context, after int64) (page []row, err erro
 	return page, rows.Err()
 }
 
-func scanRow(rows *sql.Rows) (row, error) {
+func scanRow(scan scanner) (row, error) {
 	var r row
 	var created int64
-	var id, key, headers, idem []byte
-	if err := rows.Scan(&r.id, &id, &r.msg.Topic, &key, &r.msg.Body, &headers, &idem, &created); err != nil {
+	var id, key, idem []byte
+	if err := scan(&r.id, &id, &r.msg.Topic, &key, &r.msg.Body, &r.headers, &idem, &created); err != nil {
 		return row{}, err
 	}
 	r.msg.ID, r.msg.Key, r.msg.IdempotencyKey = string(id), string(key), string(idem)
 	r.msg.CreatedAt = time.UnixMicro(created)
-	r.msg.Headers, r.err = decodeHeaders(headers)
+	r.err = r.msg.unpack(r.headers)
 	return r, nil
 }
 
@@ -263,6 +294,9 @@ func (p *partition) untilDue(limit time.Duration) time.Duration {
 	if !p.w.due.IsZero() {
 		limit = min(limit, max(time.Until(p.w.due), time.Millisecond))
 	}
+	if p.aside {
+		limit = min(limit, max(time.Until(p.asideAt), time.Millisecond))
+	}
 	return limit
 }
 
@@ -272,6 +306,8 @@ func (p *partition) idle(ctx context.Context, wake <-chan struct{}, d time.Durat
 	defer timer.Stop()
 	select {
 	case <-wake:
+		return true
+	case <-p.nudge:
 		return true
 	case <-timer.C:
 	case <-ctx.Done():

@@ -20,11 +20,27 @@ const (
 	// DeadLetter moves it to the dead letters, with error, attempts and time, and
 	// goes on with the later messages of its key.
 	DeadLetter PoisonPolicy = iota
-	// BlockKey leaves it where it is, holds back the later messages of its key,
-	// and tries again every RelayConfig.BlockRetry, or when an Operator has
-	// skipped or parked it.
+	// BlockKey holds back the later messages of its key, and tries again every
+	// RelayConfig.BlockRetry, or when an Operator has skipped or parked it.
 	BlockKey
+	// ParkKey parks it, and with it what comes behind it of its key: out of the way
+	// of everything else, among the dead letters, and in order, until an Operator
+	// replays or discards them. A message without a key is parked alone.
+	ParkKey
 )
+
+// String is "deadletter", "block" or "park".
+func (p PoisonPolicy) String() string {
+	switch p {
+	case DeadLetter:
+		return "deadletter"
+	case BlockKey:
+		return "block"
+	case ParkKey:
+		return "park"
+	}
+	return fmt.Sprintf("PoisonPolicy(%d)", uint8(p))
+}
 
 // Defaults of RelayConfig.
 const (
@@ -68,11 +84,13 @@ type RelayConfig struct {
 	// Keys saves duplicates; nil means none.
 	Keys Keys
 	// Poison is the policy for messages that can never be published. Rows held
-	// back behind a message of their key, which is tried again, are kept in mind
-	// up to 200 batches a partition; then the keys with the most of them, at most
-	// 100, are left out of reads. Where that does not help, because many keys
-	// fail, the partition waits, and logs it. Operator.Blocked names the keys.
+	// back behind another message of their key that failed, and is tried again,
+	// are kept in mind up to 200 batches a partition; with more of them they are
+	// moved out of the way, which is logged. Operator.Blocked names the keys.
 	Poison PoisonPolicy
+	// Source brings messages as they are committed; nil means polling. See package
+	// binlog. It serves this relay only.
+	Source Source
 	// Logger; nil means slog.Default().
 	Logger *slog.Logger
 }
@@ -128,8 +146,8 @@ func (c *RelayConfig) validate() error {
 	if c.PollMin > c.PollMax {
 		errs = append(errs, fmt.Errorf("field PollMin is %v, above PollMax, which is %v", c.PollMin, c.PollMax))
 	}
-	if c.Poison > BlockKey {
-		errs = append(errs, fmt.Errorf("field Poison is %d: use DeadLetter or BlockKey", c.Poison))
+	if c.Poison > ParkKey {
+		errs = append(errs, fmt.Errorf("field Poison is %v: use DeadLetter, BlockKey or ParkKey", c.Poison))
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
@@ -148,10 +166,13 @@ type RelayStats struct {
 	LeasesTaken  uint64 // partitions taken over
 	LeasesLost   uint64 // partitions found to be another's, or past their lease
 	LateArrivals uint64 // rows that became visible behind the cursor
+	Aside        uint64 // messages put aside, until their time or behind one of their key
+	Streamed     uint64 // messages that came from the Source
+	Fallbacks    uint64 // times a partition went back from the Source to its table
 }
 
 type relayCounters struct {
-	published, skipped, duplicates, dead, failures, taken, lost, late atomic.Uint64
+	published, skipped, duplicates, dead, failures, taken, lost, late, aside, streamed, fallbacks atomic.Uint64
 }
 
 // Relay publishes what an outbox holds. Several relays of one database share the
@@ -175,7 +196,7 @@ func NewRelay(o *Outbox, db *sql.DB, pub Publisher, cfg *RelayConfig) *Relay {
 		r.cfg = *cfg
 	}
 	r.cfg.fill()
-	r.err = errors.Join(o.err, r.cfg.validate())
+	r.err = errors.Join(o.err, r.cfg.validate(), r.validateSource())
 	if pub == nil {
 		r.err = errors.Join(r.err, fmt.Errorf("%w: the publisher is nil", ErrConfig))
 	}
@@ -195,12 +216,19 @@ func (r *Relay) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checkSource(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
+	if r.cfg.Source != nil {
+		g.Go(func() error { return r.runSource(ctx) })
+	}
 	for n := range Partitions {
 		p := &partition{
 			r: r, sql: &r.o.d.part[n], owner: clip(r.cfg.Owner, maxOwner) + "/" + id,
 			lease: lease{d: r.o.d, part: n, length: r.cfg.Lease},
 		}
+		p.readFrom(r.cfg.Source)
 		g.Go(func() error {
 			p.run(ctx)
 			return nil
@@ -221,5 +249,8 @@ func (r *Relay) Stats() RelayStats {
 		LeasesTaken:  r.count.taken.Load(),
 		LeasesLost:   r.count.lost.Load(),
 		LateArrivals: r.count.late.Load(),
+		Aside:        r.count.aside.Load(),
+		Streamed:     r.count.streamed.Load(),
+		Fallbacks:    r.count.fallbacks.Load(),
 	}
 }

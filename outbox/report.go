@@ -103,7 +103,7 @@ func (p *partition) writeNotes(ctx context.Context, tx *sql.Tx) (map[int64]strin
 	for _, key := range keys {
 		h := p.w.keys[key]
 		c := &h.cause
-		args = append(args, p.lease.part, c.row, []byte(c.id), c.topic, []byte(c.key), h.attempts, flag(c.poison), []byte(c.err),
+		args = append(args, p.lease.part, c.row, []byte(c.id), c.topic, []byte(c.key), h.attempts, 0, []byte(c.err),
 			micros(now.Sub(c.since)), micros(max(0, h.until.Sub(now))))
 		noted[c.row] = key
 	}
@@ -111,17 +111,18 @@ func (p *partition) writeNotes(ctx context.Context, tx *sql.Tx) (map[int64]strin
 	return noted, err
 }
 
-// stuck are the keys that are worth noting: poison first, then the longest.
+// stuck are the keys that are worth noting, the longest first. Poison is not among
+// them: it is a dead letter, or aside.
 func (w *window) stuck() []string {
 	var keys []string
 	for key, h := range w.keys {
-		if h.cause.row != 0 && (h.cause.poison || h.attempts >= noteAfter) {
+		if h.cause.row != 0 && h.attempts >= noteAfter {
 			keys = append(keys, key)
 		}
 	}
 	slices.SortFunc(keys, func(a, b string) int {
 		x, y := &w.keys[a].cause, &w.keys[b].cause
-		return cmp.Or(flag(y.poison)-flag(x.poison), x.since.Compare(y.since), cmp.Compare(x.row, y.row))
+		return cmp.Or(x.since.Compare(y.since), cmp.Compare(x.row, y.row))
 	})
 	return keys[:min(len(keys), maxNotes)]
 }

@@ -6,191 +6,238 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
-	countEvery   = 250 * time.Millisecond // how old the estimate may be while there is room
-	recountAfter = 20 * time.Millisecond  // and when there seems to be none
-	countShare   = 20                     // counting takes at most 1/20 of the time
+	measureEvery = 250 * time.Millisecond // how old the estimate may be while there is room
+	measureShare = 20                     // measuring takes at most 1/20 of the time
+	measureAhead = time.Second            // of measuring that may be saved up
 	waitPoll     = 20 * time.Millisecond  // how often a blocked Tx looks for room
+	roomShare    = 16                     // of the room found, 1/16 may be taken before it is measured again
 )
 
-// room estimates how many rows the outbox holds.
+// room keeps an outbox within its bounds: it estimates how full it is, and lets
+// this process take a part of the room that is left before it measures again.
+//
+// The proof of the stated overshoot (see Outbox): let M be the last measurement
+// of any process that found room. What is written later, by anybody, was let in
+// by M or by an earlier measurement: by M at most the room that M found, by the
+// last earlier one of each other process at most a sixteenth of what that found,
+// or one transaction. What M did not see is what was not committed then.
 type room struct {
-	d    *Dialect
-	max  int64 // negative: no bound
-	shed atomic.Uint64
+	d      *Dialect
+	max    amount // negative: no bound
+	maxAge time.Duration
 
-	mu       sync.Mutex
-	rows     int64 // at the last count, plus what was written here since
-	written  int64 // here, ever
-	open     int64 // reserved by Tx for transactions that have not ended
-	counted  time.Time
-	took     time.Duration // the last exact count
-	counting bool
-	logged   time.Time // the last line about shedding
+	mu        sync.Mutex
+	gauge     gauge
+	level     level     // as measured, and what was written here since
+	at        time.Time // of the measurement
+	grant     amount    // what may be taken before the next one
+	used      amount    // of that
+	written   amount    // here, ever
+	open      amount    // of that, by Tx in transactions that have not ended
+	saved     time.Duration
+	savedAt   time.Time
+	measuring bool
+
+	blocked  int // Tx that wait
+	rejected uint64
+	shed     map[string]*shedTopic
 }
 
-func newRoom(d *Dialect, maxRows int) *room { return &room{d: d, max: int64(maxRows)} }
+type shedTopic struct {
+	dropped uint64
+	logged  time.Time
+}
 
-// take reserves n rows and reports whether there is room for them. force takes
-// them in any case.
-func (r *room) take(ctx context.Context, q querier, n int64, force bool) (bool, error) {
-	if r.max < 0 {
-		return true, nil
+func newRoom(d *Dialect, c *Config) *room {
+	r := &room{d: d, max: amount{int64(c.MaxRows), c.MaxBytes}, maxAge: c.MaxAge, shed: map[string]*shedTopic{}}
+	if r.max.bytes == 0 {
+		r.max.bytes = -1
 	}
-	if err := r.refresh(ctx, q, n); err != nil {
-		return false, err
+	return r
+}
+
+func (r *room) bounded() bool { return r.max.rows >= 0 || r.max.bytes >= 0 || r.maxAge > 0 }
+
+// over names the bound that n more would pass, or "".
+func (r *room) over(n amount) string {
+	switch {
+	case r.max.rows >= 0 && r.level.rows+n.rows > r.max.rows:
+		return fmt.Sprintf("it holds about %d messages and Config.MaxRows is %d", r.level.rows, r.max.rows)
+	case r.max.bytes >= 0 && r.level.bytes+n.bytes > r.max.bytes:
+		return fmt.Sprintf("it holds about %d bytes and Config.MaxBytes is %d", r.level.bytes, r.max.bytes)
+	case r.maxAge > 0 && r.level.oldest > r.maxAge:
+		return fmt.Sprintf("the oldest message waits for %v and Config.MaxAge is %v",
+			r.level.oldest.Round(time.Millisecond), r.maxAge)
+	}
+	return ""
+}
+
+// full says why there is no room for n, or "".
+func (r *room) full(n amount) string {
+	if why := r.over(n); why != "" {
+		return why
+	}
+	sum := r.used.plus(n)
+	spent := r.max.rows >= 0 && sum.rows > r.grant.rows || r.max.bytes >= 0 && sum.bytes > r.grant.bytes
+	if spent && r.used != (amount{}) {
+		return fmt.Sprintf("it holds about %d messages (Config.MaxRows is %d) and %d bytes (Config.MaxBytes is %d), "+
+			"and others may write too", r.level.rows, r.max.rows, r.level.bytes, r.max.bytes)
+	}
+	return ""
+}
+
+// claim is a wish for room.
+type claim struct {
+	amount
+	own    amount // what the transaction that asks has written before
+	open   bool   // it is told when the transaction has ended
+	force  bool   // whether there is room or not
+	shared bool   // one measurement at a time is enough
+}
+
+// take reserves room and says "", or else why there is none.
+func (r *room) take(ctx context.Context, q querier, c claim) (why string, err error) {
+	if !r.bounded() {
+		return "", nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rows+n > r.max && !force {
-		return false, nil
+	if (time.Since(r.at) >= measureEvery || r.full(c.amount) != "") && !(c.shared && r.measuring) && r.pay() {
+		if err := r.measure(ctx, q, c.own); err != nil {
+			return "", err
+		}
 	}
-	r.rows += n
-	r.written += n
-	return true, nil
+	if why := r.full(c.amount); why != "" && !c.force {
+		return why, nil
+	}
+	r.level.amount, r.written, r.used = r.level.plus(c.amount), r.written.plus(c.amount), r.used.plus(c.amount)
+	if c.open {
+		r.open = r.open.plus(c.amount)
+	}
+	return "", nil
 }
 
-// refresh counts again when the estimate is too old for what n rows need.
-func (r *room) refresh(ctx context.Context, q querier, n int64) error {
-	r.mu.Lock()
-	age := countEvery
-	if r.rows+n > r.max {
-		age = recountAfter
-	}
-	age = max(age, countShare*r.took)
-	if r.counting || time.Since(r.counted) < age {
-		r.mu.Unlock()
-		return nil
-	}
-	r.counting = true
-	before, open := r.written, r.open // rows that are not committed yet are not seen
+// pay reports whether it is time to measure, such that this takes at most its
+// share of the time. The first one is free.
+func (r *room) pay() bool {
+	now := time.Now()
+	r.saved = min(measureAhead, r.saved+now.Sub(r.savedAt)/measureShare)
+	r.savedAt = now
+	return r.saved > 0
+}
+
+// measure is called with the lock held, and gives it up meanwhile.
+func (r *room) measure(ctx context.Context, q querier, own amount) error {
+	first, before, open, g := r.at.IsZero(), r.written, r.open.minus(own), r.gauge
+	r.measuring = true
 	r.mu.Unlock()
-
 	start := time.Now()
-	rows, err := countUpTo(ctx, q, r.d, r.max)
-
+	lv, g, err := g.measure(ctx, q, r.d, r.max.rows, r.max.bytes >= 0)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counting = false
-	if err != nil {
-		return fmt.Errorf("outbox: count the rows: %w", err)
+	r.measuring = false
+	if !first {
+		r.saved -= time.Since(start)
 	}
-	r.rows = rows + open + r.written - before
-	r.counted, r.took = time.Now(), time.Since(start)
+	if err != nil {
+		return fmt.Errorf("outbox: measure how full it is (was outbox.Migrate run?): %w", err)
+	}
+	if r.at.After(start) {
+		return nil // another one was later, and is done already
+	}
+	since := r.written.minus(before)
+	lv.amount = lv.plus(open).plus(since) // what is not committed yet is not seen
+	r.gauge, r.level, r.at, r.used = g, lv, time.Now(), since
+	left := r.max.minus(lv.amount)
+	r.grant = amount{max(left.rows, 0) / roomShare, max(left.bytes, 0) / roomShare}
 	return nil
 }
 
-// wait returns once there is room for a row, and reserves it until done.
+// wait returns once there is room for a message, and reserves it.
 func (r *room) wait(ctx context.Context, db *sql.DB) error {
 	for full := false; ; full = true {
-		ok, err := r.take(ctx, db, 1, false)
+		why, err := r.take(ctx, db, claim{amount: amount{rows: 1}, open: true, shared: true})
 		if err != nil && (ctx.Err() == nil || !full) {
 			return err
 		}
-		if ok {
-			r.setOpen(1)
+		if err == nil && why == "" {
 			return nil
+		}
+		if !full {
+			r.setBlocked(1)
+			defer r.setBlocked(-1)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: no room among %d rows until the context ended: %w", ErrOutboxFull, r.max, ctx.Err())
+			return fmt.Errorf("%w: until the context ended: %s: see that a relay publishes them, or raise the bound: %w",
+				ErrOutboxFull, why, ctx.Err())
 		case <-time.After(waitPoll):
 		}
 	}
 }
 
-// done ends the reservation of a transaction.
-func (r *room) done() { r.setOpen(-1) }
-
-func (r *room) setOpen(n int64) {
+func (r *room) setBlocked(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open += n
+	r.blocked += n
 }
 
-// countUpTo counts the rows of all partitions. The distance of the lowest and
-// highest id is at least their number and costs nothing, so the rows themselves
-// are counted only when that does not answer whether there are fewer than most.
-func countUpTo(ctx context.Context, q querier, d *Dialect, most int64) (int64, error) {
-	var upper int64
-	for p := range d.part {
-		var low, high sql.NullInt64
-		if err := q.QueryRowContext(ctx, d.part[p].span).Scan(&low, &high); err != nil {
-			return 0, err
-		}
-		if high.Valid {
-			upper += high.Int64 - low.Int64 + 1
-		}
-	}
-	if upper <= most/2 {
-		return upper, nil
-	}
-	return countRows(ctx, q, d)
-}
-
-func countRows(ctx context.Context, q querier, d *Dialect) (int64, error) {
-	var rows int64
-	for p := range d.part {
-		var n int64
-		if err := q.QueryRowContext(ctx, d.part[p].count).Scan(&n); err != nil {
-			return 0, err
-		}
-		rows += n
-	}
-	return rows, nil
-}
-
-// admit takes room for messages that are written in tx and answers which to
-// store. Sheddable ones may be left out; any other without room is an error.
-func (o *Outbox) admit(ctx context.Context, tx *sql.Tx, msgs []Message) ([]Message, error) {
-	if len(msgs) == 0 {
-		return nil, nil
-	}
-	ok, err := o.room.take(ctx, tx, int64(len(msgs)), false)
-	if err != nil {
-		return nil, err
-	}
-	if ok {
-		return msgs, nil
-	}
-	let := o.isAdmitted(tx)
-	kept := make([]Message, 0, len(msgs))
-	dropped := uint64(0)
-	for _, m := range msgs {
-		switch p := o.policy(m.Topic); {
-		case p == Shed && m.Sheddable:
-			dropped++
-		case p == Block && let:
-			kept = append(kept, m)
-		default:
-			return nil, fmt.Errorf("%w: topic %q (policy %v): the bound is %d rows: see that a relay publishes them, "+
-				"or raise Config.MaxRows", ErrOutboxFull, m.Topic, p, o.cfg.MaxRows)
-		}
-	}
-	if _, err := o.room.take(ctx, tx, int64(len(kept)), true); err != nil {
-		return nil, err
-	}
-	o.room.noteShed(o.log, dropped)
-	return kept, nil
-}
-
-// noteShed counts dropped messages and logs them, at most once a second.
-func (r *room) noteShed(log *slog.Logger, n uint64) {
-	if n == 0 {
-		return
-	}
-	total := r.shed.Add(n)
+// ended notes that a transaction, which has taken n, has ended.
+func (r *room) ended(n amount) {
 	r.mu.Lock()
-	due := time.Since(r.logged) >= time.Second
-	if due {
-		r.logged = time.Now()
+	defer r.mu.Unlock()
+	r.open = r.open.minus(n)
+}
+
+// noteRejected counts messages that were refused.
+func (r *room) noteRejected(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rejected += uint64(n)
+}
+
+// noteShed counts dropped messages by topic and logs them, at most once a second
+// for each.
+func (r *room) noteShed(log *slog.Logger, dropped map[string]uint64, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for topic, n := range dropped {
+		t := r.shed[topic]
+		if t == nil {
+			t = &shedTopic{}
+			r.shed[topic] = t
+		}
+		if t.dropped += n; time.Since(t.logged) >= time.Second {
+			t.logged = time.Now()
+			log.Warn("outbox: full: sheddable messages dropped", "topic", topic, "since_start", t.dropped, "why", why)
+		}
 	}
-	r.mu.Unlock()
-	if due {
-		log.Warn("outbox: full: sheddable messages dropped", "since_start", total, "max_rows", r.max)
+}
+
+// Stats is what one process knows of an outbox.
+type Stats struct {
+	// Rows, Bytes and Oldest are those that Config bounds, as of the last
+	// measurement, which writes make, and with this process's writes since. Rows
+	// can be too high while far below its bound; Bytes is 0 without a bound.
+	Rows, Bytes int64
+	Oldest      time.Duration
+	Shed        map[string]uint64 // messages that the policy Shed dropped, by topic
+	Rejected    uint64            // messages refused with ErrOutboxFull
+	Blocked     int               // calls of Tx that wait for room
+}
+
+// Stats is a snapshot. Shed and Rejected count since the outbox was made.
+func (o *Outbox) Stats() Stats {
+	r := o.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Stats{Rows: r.level.rows, Bytes: r.level.bytes, Oldest: r.level.oldest, Shed: map[string]uint64{},
+		Rejected: r.rejected, Blocked: r.blocked}
+	for topic, t := range r.shed {
+		s.Shed[topic] = t.dropped
 	}
+	return s
 }

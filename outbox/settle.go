@@ -13,25 +13,31 @@ const (
 	settleTimeout = 15 * time.Second
 )
 
-// settlement is what a batch owes to the table.
+// settlement is what a batch owes to the tables.
 type settlement struct {
-	remove []int64
-	bury   []burial
+	remove []int64    // rows of the partition's table: published, or put aside
+	bury   []burial   // whichever table they are in
+	aside  []setAside // of the partition's table, where remove names them too
+	done   []int64    // rows aside: published
+	later  []later    // rows aside that failed
 }
+
+// moves reports whether anything is owed but the rows to remove.
+func (s *settlement) moves() bool { return len(s.bury)+len(s.aside)+len(s.done)+len(s.later) > 0 }
 
 // burial moves a row to the dead letters.
 type burial struct {
-	id       int64
+	row
 	attempts int
 	err      error
 }
 
-// settle deletes what was acknowledged and buries what is poison, in one
-// transaction that also verifies the epoch and renews the lease. What it could
+// settle deletes what was acknowledged, buries what is poison and puts aside what
+// has to wait, in one transaction that also verifies the epoch and renews the lease. What it could
 // not do stays pending, and comes before anything else is published: these rows
 // are in the log, whoever owns the partition by then.
 func (p *partition) settle(ctx context.Context) error {
-	if len(p.pending.remove) == 0 && len(p.pending.bury) == 0 {
+	if len(p.pending.remove) == 0 && !p.pending.moves() {
 		return nil
 	}
 	// Also after ctx ended: otherwise the successor would publish them again.
@@ -48,21 +54,117 @@ func (p *partition) settle(ctx context.Context) error {
 		return fmt.Errorf("outbox: delete published rows: %w", err)
 	}
 	p.lease.until = until
-	p.r.count.dead.Add(uint64(len(p.pending.bury)))
-	p.pending = settlement{}
+	p.settled()
 	return nil
+}
+
+// settled takes note of a settlement that was committed.
+func (p *partition) settled() {
+	p.r.count.dead.Add(uint64(len(p.pending.bury)))
+	if n := len(p.pending.aside); n > 0 {
+		p.r.count.aside.Add(uint64(n))
+		p.aside = true
+		if p.futile < 2 {
+			p.asideAt = time.Time{}
+		}
+	}
+	p.pending = settlement{}
 }
 
 func (p *partition) settleIn(ctx context.Context, tx *sql.Tx) error {
 	remove := slices.Clone(p.pending.remove)
 	for _, b := range p.pending.bury {
-		if _, err := tx.ExecContext(ctx, p.sql.bury, b.attempts, []byte(clip(b.err.Error(), maxError)), b.id); err != nil {
+		if !b.aside {
+			remove = append(remove, b.id)
+		}
+	}
+	if err := p.settleMoves(ctx, tx); err != nil {
+		return err
+	}
+	return removeRuns(ctx, tx, p.sql.remove, remove)
+}
+
+// settleMoves does what is owed to other tables than the partition's.
+func (p *partition) settleMoves(ctx context.Context, tx *sql.Tx) error {
+	if err := p.dropTaken(ctx, tx); err != nil {
+		return err
+	}
+	done := slices.Clone(p.pending.done)
+	for _, b := range p.pending.bury {
+		args := append(append([]any{p.lease.part}, b.values()...), b.attempts, []byte(clip(b.err.Error(), maxError)))
+		if _, err := tx.ExecContext(ctx, p.r.o.d.dead.add, args...); err != nil {
 			return err
 		}
-		remove = append(remove, b.id)
+		if b.aside {
+			done = append(done, b.id)
+		}
 	}
-	for _, r := range runs(remove) {
-		if _, err := tx.ExecContext(ctx, p.sql.remove, r.from, r.to); err != nil {
+	if err := p.moveAside(ctx, tx); err != nil {
+		return err
+	}
+	return removeRuns(ctx, tx, p.r.o.d.aside.remove, done)
+}
+
+// dropTaken forgets what is owed to rows that an operator has taken away, and
+// locks the others. A row that a source was faster with than its transaction is
+// waited for.
+func (p *partition) dropTaken(ctx context.Context, tx *sql.Tx) error {
+	s := &p.pending
+	var ids, aside []int64
+	for i := range s.aside {
+		ids = append(ids, s.aside[i].id)
+	}
+	for i := range s.later {
+		aside = append(aside, s.later[i].id)
+	}
+	for i := range s.bury {
+		if s.bury[i].aside {
+			aside = append(aside, s.bury[i].id)
+		} else {
+			ids = append(ids, s.bury[i].id)
+		}
+	}
+	there, err := p.lockRows(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
+	rows, err := lockAside(ctx, tx, p.r.o.d, aside)
+	if err != nil {
+		return err
+	}
+	thereAside := map[int64]bool{}
+	for _, r := range rows {
+		thereAside[r.id] = true
+	}
+	s.aside = slices.DeleteFunc(s.aside, func(a setAside) bool { return !there(a.id) })
+	s.later = slices.DeleteFunc(s.later, func(l later) bool { return !thereAside[l.id] })
+	s.bury = slices.DeleteFunc(s.bury, func(b burial) bool { return b.aside && !thereAside[b.id] || !b.aside && !there(b.id) })
+	return nil
+}
+
+// lockRows locks rows of the partition's table, and answers which are there. Rows
+// of a log are nowhere else.
+func (p *partition) lockRows(ctx context.Context, tx *sql.Tx, ids []int64) (there func(id int64) bool, err error) {
+	if p.log != nil {
+		return func(int64) bool { return true }, nil
+	}
+	found := map[int64]bool{}
+	err = inChunks(ids, func(chunk []int64) error {
+		query := withIn(p.r.o.d.operate.part[p.lease.part].lock, len(chunk))
+		return eachRow(ctx, tx, query, idArgs(chunk), func(scan scanner) error {
+			var id int64
+			var msgID []byte
+			err := scan(&id, &msgID)
+			found[id] = true
+			return err
+		})
+	})
+	return func(id int64) bool { return found[id] }, err
+}
+
+func removeRuns(ctx context.Context, tx *sql.Tx, query string, ids []int64) error {
+	for _, r := range runs(ids) {
+		if _, err := tx.ExecContext(ctx, query, r.from, r.to); err != nil {
 			return err
 		}
 	}

@@ -34,17 +34,8 @@ const (
 	sqliteRow    = `(?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
 	sqliteRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
-	sqliteIDs     = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
-	sqliteReadBut = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
-FROM amends_outbox_{p} WHERE id > ? AND msg_key NOT IN ({in}) ORDER BY id LIMIT ?`
-	sqliteIDsBut = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? AND msg_key NOT IN ({in}) ORDER BY id`
+	sqliteIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
 	sqliteRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
-	sqliteBury   = `INSERT INTO amends_outbox_dead
-(part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at, attempts, error)
-SELECT {p}, msg_id, topic, msg_key, body, headers, idem_key, created_at, ` + sqliteNow + `, ?, ?
-FROM amends_outbox_{p} WHERE id = ?`
-	sqliteSpan = `SELECT (SELECT id FROM amends_outbox_{p} ORDER BY id LIMIT 1),
-(SELECT id FROM amends_outbox_{p} ORDER BY id DESC LIMIT 1)`
 	sqliteCount  = `SELECT count(*) FROM amends_outbox_{p}`
 	sqliteOldest = `SELECT ` + sqliteNow + ` - created_at FROM amends_outbox_{p} ORDER BY id LIMIT 1`
 	sqliteRevive = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at)
@@ -56,6 +47,9 @@ WHERE part = ? AND epoch = ? AND expires_at <= ` + sqliteNow
 	sqliteRenew   = `UPDATE amends_outbox_owner SET expires_at = ` + sqliteNow + ` + ? WHERE part = ? AND epoch = ?`
 	sqliteRelease = `UPDATE amends_outbox_owner SET expires_at = 0 WHERE part = ? AND epoch = ?`
 
+	sqliteDeadAdd = `INSERT INTO amends_outbox_dead
+(part, msg_id, topic, msg_key, body, headers, idem_key, created_at, failed_at, attempts, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ` + sqliteNow + `, ?, ?)`
 	sqliteDeadList = `SELECT id, part, msg_id, topic, msg_key, CASE WHEN ? = 1 THEN x'' ELSE body END, headers, idem_key,
 created_at, failed_at, attempts, error, length(body)
 FROM amends_outbox_dead WHERE id > ? AND (? = '' OR topic = ?) AND (? = x'' OR msg_key = ?) ORDER BY id LIMIT ?`
@@ -87,11 +81,12 @@ func newSQLite() *Dialect {
 		migrations: dir,
 		part: forPartitions(partitionSQL{
 			insert: sqliteInsert, row: sqliteRow, read: sqliteRead, ids: sqliteIDs,
-			readBut: sqliteReadBut, idsBut: sqliteIDsBut, remove: sqliteRemove, bury: sqliteBury,
-			span: sqliteSpan, count: sqliteCount, oldest: sqliteOldest, revive: sqliteRevive,
+			remove: sqliteRemove, count: sqliteCount, oldest: sqliteOldest, revive: sqliteRevive,
 		}),
 		owner:   ownerSQL{peek: sqlitePeek, acquire: sqliteAcquire, renew: sqliteRenew, release: sqliteRelease},
-		dead:    deadSQL{list: sqliteDeadList, part: sqliteDeadPart, remove: sqliteDeadRemove, count: sqliteDeadCount},
+		dead:    deadSQL{add: sqliteDeadAdd, list: sqliteDeadList, part: sqliteDeadPart, remove: sqliteDeadRemove, count: sqliteDeadCount},
+		aside:   newAsideSQL(sqliteNow, ""),
+		levels:  newLevelsSQL(sqliteNow),
 		operate: newOperateSQL(sqliteNow, "", "ON CONFLICT (request_id) DO NOTHING"),
 		inbox:   InboxSQL{Claim: sqliteClaim, Reply: sqliteReply, Record: sqliteRecord, Purge: sqlitePurge},
 		migrated: migrationSQL{

@@ -54,8 +54,13 @@ func (s *DeadSelection) String() string {
 // behind what waits there already: among themselves those of a key keep their
 // order, but messages of the key that were published meanwhile are before them.
 // They keep their ids, so that consumers drop what they had already.
+//
+// Parked ones go on in the order of their key, before everything that came later.
+// Those of a key are replayed from the first on: a selection that leaves out an
+// earlier one is ErrAct. What of the key is not replayed stays parked, and so does
+// what comes behind it.
 func (op *Operator) Replay(ctx context.Context, s DeadSelection, r ActRequest) (Act, error) {
-	return op.actOnDead(ctx, VerbReplay, s, r, func(tx *sql.Tx, number int64, part int) error {
+	return op.actOnDead(ctx, VerbReplay, s, r, replayParked, func(tx *sql.Tx, number int64, part int) error {
 		if part < 0 || part >= Partitions {
 			return fmt.Errorf("%w: number %d is of partition %d: discard it, or correct its row", ErrNoDeadLetter, number, part)
 		}
@@ -64,13 +69,14 @@ func (op *Operator) Replay(ctx context.Context, s DeadSelection, r ActRequest) (
 	})
 }
 
-// Discard deletes dead letters for good.
+// Discard deletes dead letters for good. Of a parked key the rest stays parked.
 func (op *Operator) Discard(ctx context.Context, s DeadSelection, r ActRequest) (Act, error) {
-	return op.actOnDead(ctx, VerbDiscard, s, r, func(*sql.Tx, int64, int) error { return nil })
+	return op.actOnDead(ctx, VerbDiscard, s, r, discardParked, func(*sql.Tx, int64, int) error { return nil })
 }
 
-// actOnDead does something with each selected dead letter, and deletes it.
-func (op *Operator) actOnDead(ctx context.Context, verb Verb, s DeadSelection, r ActRequest,
+// actOnDead does something with each selected dead letter, and deletes it, and
+// something with those that are parked.
+func (op *Operator) actOnDead(ctx context.Context, verb Verb, s DeadSelection, r ActRequest, onEach parkedVerb,
 	each func(tx *sql.Tx, number int64, part int) error,
 ) (Act, error) {
 	if err := s.validate(); err != nil {
@@ -82,12 +88,13 @@ func (op *Operator) actOnDead(ctx context.Context, verb Verb, s DeadSelection, r
 		if err != nil {
 			return err
 		}
-		for chunk := range slices.Chunk(numbers, actChunk) {
+		letters, aside := splitParked(numbers)
+		for chunk := range slices.Chunk(letters, actChunk) {
 			if err := op.takeDead(ctx, tx, chunk, len(s.Numbers) > 0, a, each); err != nil {
 				return err
 			}
 		}
-		return nil
+		return onParked(ctx, tx, op.d, aside, len(s.Numbers) > 0, a, onEach)
 	})
 }
 
@@ -98,13 +105,22 @@ func (op *Operator) pick(ctx context.Context, tx *sql.Tx, s DeadSelection, a *Ac
 	}
 	key := []byte(s.Key)
 	var numbers []int64
-	args := []any{s.Topic, s.Topic, key, key, MaxActed + 1}
-	err := eachRow(ctx, tx, op.d.operate.deadPick, args, func(scan scanner) error {
-		var n int64
-		err := scan(&n)
-		numbers = append(numbers, n)
-		return err
-	})
+	pick := func(query string, add int64) error {
+		args := []any{s.Topic, s.Topic, key, key, MaxActed + 1 - len(numbers)}
+		return eachRow(ctx, tx, query, args, func(scan scanner) error {
+			var n int64
+			err := scan(&n)
+			numbers = append(numbers, n+add)
+			return err
+		})
+	}
+	err := lockParts(ctx, tx, op.d) // or a relay could park earlier ones of a key meanwhile
+	if err == nil {
+		err = pick(op.d.operate.deadPick, 0)
+	}
+	if err == nil {
+		err = pick(op.d.aside.parkedPick, parkedNumbers)
+	}
 	if len(numbers) > MaxActed {
 		a.More, numbers = true, numbers[:MaxActed]
 	}
@@ -150,8 +166,9 @@ func (op *Operator) takeDead(ctx context.Context, tx *sql.Tx, numbers []int64, a
 	return exactly(ctx, tx, len(there), withIn(op.d.operate.deadRemove, len(there)), idArgs(there))
 }
 
-// Skip moves a waiting message to the dead letters, whether or not it blocks its
-// key, so that what is behind it can be published. A relay that is publishing it
+// Skip moves a waiting message to the dead letters, whether or not it blocks or
+// parks its key, so that what is behind it can be published: that is tried again
+// at once, and no longer parked. A relay that is publishing it
 // at this moment may have succeeded: then it is in the log, and its dead letter
 // is a duplicate, with the same id. ErrNoMessage: it does not wait any more.
 func (op *Operator) Skip(ctx context.Context, at Position, r ActRequest) (Act, error) {
@@ -160,48 +177,70 @@ func (op *Operator) Skip(ctx context.Context, at Position, r ActRequest) (Act, e
 	}
 	what := Act{Verb: VerbSkip, Target: "position " + at.String()}
 	return op.act(ctx, r, what, func(ctx context.Context, tx *sql.Tx, a *Act) error {
-		if err := op.bury(ctx, tx, at.Partition, []int64{at.Row}, a); err != nil {
+		var err error
+		if at.Aside {
+			err = op.skipAside(ctx, tx, at, a)
+		} else {
+			err = op.bury(ctx, tx, at.Partition, []int64{at.Row}, a)
+		}
+		if err != nil {
 			return err
 		}
 		if a.Messages == 0 {
 			return fmt.Errorf("%w: nothing waits at %s", ErrNoMessage, at)
 		}
-		_, err := tx.ExecContext(ctx, op.d.operate.noteLift, at.Partition, at.Row)
+		if at.Aside {
+			return nil
+		}
+		_, err = tx.ExecContext(ctx, op.d.operate.noteLift, at.Partition, at.Row)
 		return err
 	})
 }
 
 // Park moves every waiting message of a key to the dead letters, in order; what
-// of it commits later is published. As with Skip, what a relay is publishing at
+// of it commits later is published. What the policy ParkKey has parked is there
+// already, and stays. As with Skip, what a relay is publishing at
 // this moment can be in the log too. ErrNoMessage: no message of the key waits.
 func (op *Operator) Park(ctx context.Context, key string, r ActRequest) (Act, error) {
 	if key == "" {
 		return Act{}, fmt.Errorf("%w: the key is empty: messages without a key are skipped one by one", ErrAct)
 	}
 	m := Message{Key: key}
-	part := m.partition()
 	return op.act(ctx, r, Act{Verb: VerbPark, Target: "key " + key}, func(ctx context.Context, tx *sql.Tx, a *Act) error {
-		var rows []int64
-		err := eachRow(ctx, tx, op.d.operate.part[part].ofKey, []any{[]byte(key)}, func(scan scanner) error {
-			var row int64
-			err := scan(&row)
-			rows = append(rows, row)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for chunk := range slices.Chunk(rows, actChunk) {
-			if err := op.bury(ctx, tx, part, chunk, a); err != nil {
+		for _, part := range []int{m.partition(), express} {
+			if err := op.parkIn(ctx, tx, part, key, a); err != nil {
 				return err
 			}
 		}
 		if a.Messages == 0 {
 			return fmt.Errorf("%w: no message of key %q waits", ErrNoMessage, key)
 		}
-		_, err = tx.ExecContext(ctx, op.d.operate.noteLiftKey, part, []byte(key))
+		return nil
+	})
+}
+
+// parkIn parks what waits of a key in one partition.
+func (op *Operator) parkIn(ctx context.Context, tx *sql.Tx, part int, key string, a *Act) error {
+	if err := op.parkAside(ctx, tx, part, key, a); err != nil {
+		return err
+	}
+	var rows []int64
+	err := eachRow(ctx, tx, op.d.operate.part[part].ofKey, []any{[]byte(key)}, func(scan scanner) error {
+		var row int64
+		err := scan(&row)
+		rows = append(rows, row)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(rows, actChunk) {
+		if err := op.bury(ctx, tx, part, chunk, a); err != nil {
+			return err
+		}
+	}
+	_, err = tx.ExecContext(ctx, op.d.operate.noteLiftKey, part, []byte(key))
+	return err
 }
 
 // KeyAt is the key of a waiting message, or ErrNoMessage.
@@ -209,8 +248,12 @@ func (op *Operator) KeyAt(ctx context.Context, at Position) (string, error) {
 	if err := at.check(); err != nil {
 		return "", err
 	}
+	query, args := op.d.operate.part[at.Partition].keyAt, []any{at.Row}
+	if at.Aside {
+		query, args = op.d.aside.at, []any{at.Row, at.Partition}
+	}
 	var key []byte
-	err := op.db.QueryRowContext(ctx, op.d.operate.part[at.Partition].keyAt, at.Row).Scan(&key)
+	err := op.db.QueryRowContext(ctx, query, args...).Scan(&key)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", fmt.Errorf("%w: nothing waits at %s", ErrNoMessage, at)
 	}

@@ -1,9 +1,7 @@
 package outbox
 
 import (
-	"cmp"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -16,16 +14,14 @@ import (
 // it. That is enough for the order per key: a message of a key that comes after
 // the one in the gap was written, and so became visible, after it.
 type window struct {
-	grace     time.Duration    // how long a writer may take to commit
-	crowd     int              // a key with so many held rows is set apart when it is tried again; 0: none is
-	cursor    int64            // ids up to here were read in this pass
-	high      int64            // the highest id ever read
-	gaps      []gap            // oldest first, one for each page that had any
-	held      map[int64]string // the keys of rows that wait behind a failed message
-	keys      map[string]*hold // of messages that failed
-	due       time.Time        // the earliest hold's end, zero when none
-	changed   bool             // keys are not as they were noted
-	someApart bool             // some hold may be apart
+	grace   time.Duration    // how long a writer may take to commit
+	cursor  int64            // ids up to here were read in this pass
+	high    int64            // the highest id ever read
+	gaps    []gap            // oldest first, one for each page that had any
+	held    map[int64]string // the keys of rows that wait behind a failed message
+	keys    map[string]*hold // of messages that failed
+	due     time.Time        // the earliest hold's end, zero when none
+	changed bool             // keys are not as they were noted
 }
 
 // gap says that some ids from here on were not there when their page was read.
@@ -38,19 +34,17 @@ type gap struct {
 type hold struct {
 	attempts int
 	until    time.Time // zero: to be tried with the pass under way
-	apart    bool      // too many rows: while it is blocked they are left out of reads, and not in held
 	cause    cause
 }
 
 // cause is why a key is held.
 type cause struct {
-	row    int64 // the first message
-	id     string
-	topic  string
-	key    string // of the message: empty when it has none
-	err    string
-	poison bool
-	since  time.Time
+	row   int64 // the first message
+	id    string
+	topic string
+	key   string // of the message: empty when it has none
+	err   string
+	since time.Time
 }
 
 func newWindow(grace time.Duration) *window {
@@ -109,6 +103,13 @@ func (w *window) rewind(cursor int64) {
 	maps.DeleteFunc(w.held, func(id int64, _ string) bool { return id > w.cursor })
 }
 
+// restart starts a new pass from zero, as if nothing had been read yet: any id may
+// still appear. The holds stay.
+func (w *window) restart() {
+	w.rewind(0)
+	w.high, w.gaps = 0, nil
+}
+
 // sweep starts a new pass from zero and drops the holds that met no row.
 func (w *window) sweep() {
 	w.rewind(0)
@@ -122,29 +123,13 @@ func (w *window) retry(now time.Time) {
 	}
 	w.due = time.Time{}
 	from := w.floor()
-	rows := w.heldRows()
-	for key, h := range w.keys {
+	for _, h := range w.keys {
 		if !h.until.IsZero() && !now.Before(h.until) {
 			h.until = time.Time{}
-			switch {
-			case h.apart:
-				from = 0 // its rows are not among the held ones
-			case w.crowd > 0 && rows[key] >= w.crowd:
-				h.apart, w.someApart = true, true // should it fail again, they are not read once more
-			}
 		}
 		w.dueBy(h.until)
 	}
 	w.rewind(from)
-}
-
-// heldRows counts the held rows of each key.
-func (w *window) heldRows() map[string]int {
-	rows := map[string]int{}
-	for _, key := range w.held {
-		rows[key]++
-	}
-	return rows
 }
 
 func (w *window) dueBy(t time.Time) {
@@ -202,47 +187,4 @@ func (w *window) resolved(key string) {
 func (w *window) lift(key string) {
 	w.resolved(key)
 	w.rewind(0)
-}
-
-// maxApart bounds how many keys are set apart: they become parameters.
-const maxApart = 100
-
-// setApart sets the keys apart that have most of the held rows, until at most
-// half of limit is held. Without a few such keys it changes nothing.
-func (w *window) setApart(limit int) {
-	rows := w.heldRows()
-	maps.DeleteFunc(rows, func(key string, _ int) bool { return !w.blocked(key) || key[0] == 0 })
-	keys := slices.SortedFunc(maps.Keys(rows), func(a, b string) int { return cmp.Or(rows[b]-rows[a], cmp.Compare(a, b)) })
-	apart, left := len(w.apart()), len(w.held)
-	for n, key := range keys {
-		if left <= limit/2 || apart+n == maxApart {
-			keys = keys[:n]
-			break
-		}
-		left -= rows[key]
-	}
-	if left > limit/2 {
-		return
-	}
-	for _, key := range keys {
-		w.keys[key].apart, w.someApart = true, true
-	}
-	maps.DeleteFunc(w.held, func(_ int64, key string) bool { return w.keys[key] != nil && w.keys[key].apart && w.blocked(key) })
-}
-
-// apart are the keys whose rows are left out of reads.
-func (w *window) apart() []string {
-	if !w.someApart {
-		return nil
-	}
-	var keys []string
-	some := false
-	for key, h := range w.keys {
-		some = some || h.apart
-		if h.apart && w.blocked(key) {
-			keys = append(keys, key)
-		}
-	}
-	w.someApart = some
-	return keys
 }

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -76,57 +75,5 @@ func TestRuns(t *testing.T) {
 	got := runs([]int64{9, 1, 2, 3, 5, 6, 3})
 	if want := []idRange{{1, 3}, {5, 6}, {9, 9}}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-// TestSetApart: the keys with the most held rows are left out of reads, others
-// are not, and a key that is due is read again from the beginning.
-func TestSetApart(t *testing.T) {
-	now := time.Now()
-	w := newWindow(time.Minute)
-	w.cursor = 100
-	w.hold("big", 1, now.Add(time.Hour))
-	w.hold("small", 1, now.Add(time.Hour))
-	w.hold("\x00id", 1, now.Add(time.Hour))
-	for id := int64(1); id <= 100; id++ {
-		w.held[id] = "big"
-	}
-	w.held[7], w.held[8] = "small", "\x00id"
-	w.setApart(100)
-	if got := w.apart(); len(got) != 1 || got[0] != "big" {
-		t.Errorf("apart are %q, want big", got)
-	}
-	if len(w.held) != 2 || w.held[7] != "small" || w.floor() != 6 {
-		t.Errorf("held are %v behind %d, want 7 and 8 behind 6", w.held, w.floor())
-	}
-	w.hold("big", 2, now)
-	w.retry(now.Add(time.Second))
-	if w.cursor != 0 || w.apart() != nil {
-		t.Errorf("when it is due the cursor is at %d and %q are apart, want 0 and none", w.cursor, w.apart())
-	}
-	if w.hold("big", 3, now.Add(time.Hour)); len(w.apart()) != 1 {
-		t.Error("a key that fails again is not apart any more")
-	}
-
-	w = newWindow(time.Minute)
-	w.crowd = 3
-	w.hold("three", 1, now)
-	w.hold("two", 1, now)
-	w.cursor, w.held = 9, map[int64]string{1: "three", 2: "three", 3: "three", 4: "two", 5: "two"}
-	w.retry(now.Add(time.Second))
-	w.hold("three", 2, now.Add(time.Hour))
-	w.hold("two", 2, now.Add(time.Hour))
-	if got := w.apart(); len(got) != 1 || got[0] != "three" {
-		t.Errorf("after another attempt %q are apart, want three", got)
-	}
-
-	w = newWindow(time.Minute)
-	for id := int64(1); id <= 1000; id++ { // many keys: it is not about single ones
-		key := fmt.Sprint("k", id)
-		w.hold(key, 1, now.Add(time.Hour))
-		w.held[id] = key
-	}
-	if w.setApart(1000); w.apart() != nil || len(w.held) != 1000 {
-		t.Errorf("%d keys are apart, want none of many", len(w.apart()))
 	}
 }

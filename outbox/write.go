@@ -31,7 +31,7 @@ func (o *Outbox) Write(ctx context.Context, tx *sql.Tx, msgs ...Message) error {
 	}
 	var parts [Partitions][]Message
 	for _, m := range kept {
-		p := m.partition()
+		p := o.lane(&m)
 		parts[p] = append(parts[p], m)
 	}
 	for p, msgs := range parts {
@@ -91,11 +91,7 @@ func (o *Outbox) insert(ctx context.Context, tx *sql.Tx, part int, msgs []Messag
 			query.WriteString(", ")
 		}
 		query.WriteString(stmts.row)
-		body := m.Body
-		if body == nil {
-			body = []byte{}
-		}
-		args = append(args, []byte(m.ID), m.Topic, []byte(m.Key), body, encodeHeaders(m.Headers), []byte(m.IdempotencyKey))
+		args = append(args, []byte(m.ID), m.Topic, []byte(m.Key), notNil(m.Body), m.packed(), []byte(m.IdempotencyKey))
 	}
 	_, err := tx.ExecContext(ctx, query.String(), args...)
 	return err

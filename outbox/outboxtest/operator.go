@@ -133,7 +133,7 @@ func testWaiting(e *env) {
 	if len(byTopic) != 12 || byTopic[0].Size != 5 || byTopic[0].Message.ID == "" || byTopic[0].Message.CreatedAt.IsZero() {
 		e.Errorf("by topic: %+v", byTopic)
 	}
-	for _, bad := range []string{"", "1", "1-", "1-0", "4-1", "-1-1", "01-1", "1-1x", "9-99999999999999999999"} {
+	for _, bad := range []string{"", "1", "1-", "1-0", "1+0", "5-1", "-1-1", "1+", "1-+1", "01-1", "1-1x", "9-99999999999999999999"} {
 		_, err := outbox.ParsePosition(bad)
 		e.is(err, outbox.ErrNoMessage)
 	}
