@@ -28,7 +28,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newBulk(), newOutbox(),
+	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newBulk(), newOutbox(), newDead(),
 		newAudit(), newCluster(), newToken(), newVersion())
 	return root
 }

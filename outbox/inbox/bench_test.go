@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -19,6 +20,18 @@ import (
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/outbox/outboxdev"
 )
+
+// long tells whether the harnesses run for as long as it takes to find rare faults (AMENDS_LONG=1), or only for as long
+// as it takes to show what each of them is for.
+var long = os.Getenv("AMENDS_LONG") != ""
+
+// scaled is a count for a short run, and one for a long run.
+func scaled(short, most int) int {
+	if long {
+		return most
+	}
+	return short
+}
 
 var silent = slog.New(slog.DiscardHandler)
 

@@ -29,7 +29,7 @@ func testConsumerHandlesOnceInOrder(t *testing.T, b *bench) {
 	eventually(t, "all seen", func() bool { return c.Stats().Handled+c.Stats().Duplicates == 450 })
 	stop()
 	b.check(t, 400)
-	if s := c.Stats(); s != (ConsumerStats{Handled: 400, Duplicates: 50}) {
+	if s := c.Stats(); s != (ConsumerStats{Fetched: s.Fetched, Handled: 400, Duplicates: 50}) || s.Fetched < 450 {
 		t.Errorf("stats %+v", s)
 	}
 	if n := b.committed(t, topic, 3); n != 450 {
@@ -150,6 +150,7 @@ func testCrashBeforeOffsetCommit(t *testing.T, b *bench) {
 	ended, end := context.WithCancel(t.Context())
 	for part := range 2 {
 		tr := newTracker(topic, part, 0)
+		tr.bound(1000, 1<<20)
 		gen.workers.Go(func() error { return gen.fetch(ended, tr) })
 	}
 	eventually(t, "some are handled", func() bool { return c.Stats().Handled > 120 })
@@ -191,18 +192,18 @@ func testRebalanceUnderLoad(t *testing.T, b *bench) {
 	t.Cleanup(func() { share(); <-load })
 	go func() { // until all three had their share, and a little longer
 		defer close(load)
-		for left := 5; left > 0; {
+		for left := scaled(3, 5); left > 0; {
 			select {
 			case <-shared:
 				left--
 			default:
 			}
-			eventually(t, "room", func() bool { return published.Load() < int64(total(one, two, three))+500 || t.Failed() })
-			b.publish(t, topic, int(published.Load()), 100, 23)
-			published.Add(100)
+			eventually(t, "room", func() bool { return published.Load() < int64(total(one, two, three))+150 || t.Failed() })
+			b.publish(t, topic, int(published.Load()), 50, 23)
+			published.Add(50)
 		}
 	}()
-	eventually(t, "two share", func() bool { return one.Stats().Handled > 100 && two.Stats().Handled > 100 })
+	eventually(t, "two share", func() bool { return one.Stats().Handled > 50 && two.Stats().Handled > 50 })
 	start(t, three)
 	eventually(t, "the third has its share", func() bool { return three.Stats().Handled > 50 })
 	share()
@@ -247,7 +248,7 @@ func TestNothingBeginsAfterTheGeneration(t *testing.T) {
 	end()
 	g := &generation{c: &Consumer{}, slots: make(chan struct{}, 1)}
 	for range 50 {
-		if g.persist(ended, &item{}, func() (bool, error) { t.Error("it began"); return true, nil }) {
+		if g.persist(ended, &item{tracker: &tracker{}}, true, func() (bool, error) { t.Error("it began"); return true, nil }) {
 			t.Fatal("it was settled")
 		}
 	}

@@ -165,9 +165,9 @@ func TestDeadLetterIsCut(t *testing.T) {
 	})}, insertHandled, "orders")
 	g := &generation{c: c, handling: t.Context()}
 	headers := map[string]string{"traceparent": "00-1"}
-	it := &item{tracker: newTracker("orders", 3, 0), record: record{7, outbox.Message{
+	it := &item{tracker: newTracker("orders", 3, 0), record: record{offset: 7, message: outbox.Message{
 		ID: "1", Topic: "orders", Body: []byte("body"), Headers: headers,
-	}}}
+	}, place: place{partition: 3, offset: 7}}}
 	if err := g.bury(it, 2, errors.New(strings.Repeat("é", 2000))); err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,11 @@ const (
 	requestTimeout = 5 * time.Second
 	fetchWait      = 500 * time.Millisecond // for which a broker holds an empty answer back
 	fetchBytes     = 1 << 20
+	minFetchBytes  = 64 << 10        // less would be many requests for few messages
+	lagInterval    = 5 * time.Second // between two looks at the high watermark while nothing is fetched
 )
 
-// fetch reads a partition from its first offset not done, until the generation ends.
+// fetch reads a partition from its first offset not fetched, until the generation ends.
 func (g *generation) fetch(ended context.Context, t *tracker) error {
 	pause := g.pacer()
 	for ended.Err() == nil {
@@ -35,13 +37,13 @@ func (g *generation) fetch(ended context.Context, t *tracker) error {
 // fetchAll fetches until something fails.
 func (g *generation) fetchAll(ended context.Context, t *tracker, pause *pacer) error {
 	if t.fetched() < 0 {
-		first, err := g.c.firstOffset(ended, t)
+		first, err := g.c.offsetOf(ended, t, kafka.FirstOffsetOf(t.partition))
 		if err != nil {
 			return err
 		}
 		t.start(first)
 	}
-	for t.room(ended, g.c.cfg.Buffer) {
+	for g.room(ended, t) {
 		msgs, next, err := g.c.fetchOnce(ended, t)
 		if errors.Is(err, kafka.OffsetOutOfRange) {
 			g.c.cfg.Logger.Error("Kafka: the log no longer holds the next message: messages may be lost, going on with the first",
@@ -58,40 +60,84 @@ func (g *generation) fetchAll(ended context.Context, t *tracker, pause *pacer) e
 	return nil
 }
 
+// room waits until there is room in the partition's buffer; false when the generation ended. A pause stops handlers
+// and thereby fills the buffer. While it waits, it keeps the high watermark fresh.
+func (g *generation) room(ended context.Context, t *tracker) bool {
+	ticker := time.NewTicker(lagInterval)
+	defer ticker.Stop()
+	for t.room() == 0 {
+		select {
+		case <-ended.Done():
+			return false
+		case <-t.freed:
+		case <-ticker.C:
+			if high, err := g.c.offsetOf(ended, t, kafka.LastOffsetOf(t.partition)); err == nil { // else the next time
+				t.heard(high)
+			}
+		}
+	}
+	return ended.Err() == nil
+}
+
 // record is a message with its place in the log.
 type record struct {
-	offset  int64
+	offset  int64 // in the partition that it was fetched from
+	weight  int64 // what it counts against BufferBytes
 	message outbox.Message
+	place   place // of the original
 }
 
 func (c *Consumer) fetchOnce(ctx context.Context, t *tracker) ([]record, int64, error) {
-	from := t.fetched()
-	res, err := c.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: t.topic, Partition: t.partition, Offset: from, MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
+	most := min(fetchBytes, max(minFetchBytes, t.room()))
+	records, next, high, err := fetchRecords(ctx, c.client, TopicPartition{t.topic, t.partition}, t.fetched(), most)
+	if err != nil {
+		return nil, 0, err
+	}
+	t.heard(high)
+	now := time.Now()
+	for i := range records {
+		r := &records[i]
+		r.place = place{partition: t.partition, offset: r.offset}
+		if t.retry != nil {
+			r.place = t.retry.returned(&r.message, t.partition, r.offset, now)
+		} else if r.message.Headers[HeaderRequeued] != "" {
+			restoreCreated(&r.message)
+		}
+	}
+	return records, next, nil
+}
+
+// fetchRecords reads a partition from an offset on, and answers the offset to go on with and the high watermark.
+func fetchRecords(ctx context.Context, client *kafka.Client, tp TopicPartition, from, most int64,
+) (out []record, next, high int64, err error) {
+	res, err := client.Fetch(ctx, &kafka.FetchRequest{
+		Topic: tp.Topic, Partition: tp.Partition, Offset: from, MinBytes: 1, MaxBytes: most, MaxWait: fetchWait,
 		IsolationLevel: kafka.ReadCommitted,
 	})
 	if err == nil {
 		err = res.Error
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
-	return readRecords(res.Records, t.topic, t.partition, from)
+	out, next, err = readRecords(res.Records, tp.Topic, tp.Partition, from)
+	return out, next, res.HighWatermark, err
 }
 
-func (c *Consumer) firstOffset(ctx context.Context, t *tracker) (int64, error) {
+// offsetOf asks for the partition's first or last offset.
+func (c *Consumer) offsetOf(ctx context.Context, t *tracker, which kafka.OffsetRequest) (int64, error) {
 	res, err := c.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{t.topic: {kafka.FirstOffsetOf(t.partition)}},
+		Topics: map[string][]kafka.OffsetRequest{t.topic: {which}},
 	})
 	if err != nil {
 		return 0, err
 	}
 	for _, p := range res.Topics[t.topic] {
 		if p.Partition == t.partition {
-			return p.FirstOffset, p.Error
+			return max(p.FirstOffset, p.LastOffset), p.Error // of which the other is -1
 		}
 	}
-	return 0, fmt.Errorf("no answer for the first offset of %s/%d", t.topic, t.partition)
+	return 0, fmt.Errorf("no answer for an offset of %s/%d", t.topic, t.partition)
 }
 
 // readRecords decodes what was fetched from an offset on, without the control records of transactions, and answers
@@ -122,7 +168,7 @@ func readRecords(r kafka.RecordReader, topic string, partition int, from int64) 
 				return nil, 0, err
 			}
 			if !control && rec.Offset >= from { // a batch may begin before what was asked for
-				out = append(out, record{rec.Offset, m})
+				out = append(out, record{offset: rec.Offset, weight: weightOf(&m), message: m})
 			}
 		}
 	}
@@ -163,4 +209,13 @@ func readBytes(b protocol.Bytes) ([]byte, error) {
 	}
 	defer b.Close() // gives the page back; it has no error to tell
 	return protocol.ReadAll(b)
+}
+
+// weightOf is what a message counts against BufferBytes.
+func weightOf(m *outbox.Message) int64 {
+	n := messageOverhead + len(m.ID) + len(m.Key) + len(m.Body)
+	for name, value := range m.Headers {
+		n += len(name) + len(value)
+	}
+	return int64(n)
 }

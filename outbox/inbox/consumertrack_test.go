@@ -7,16 +7,28 @@ import (
 )
 
 func TestBackPressure(t *testing.T) {
+	g := &generation{c: &Consumer{}}
 	tr := newTracker("t", 0, 0)
-	items := tr.add(make([]record, 3), 3)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if tr.room(ctx, 3) {
-		t.Error("there is room above the limit")
+	items := tr.add([]record{{weight: 300}, {weight: 300}, {weight: 300}}, 3)
+	for _, limit := range []struct {
+		name  string
+		items int
+		bytes int64
+		done  *item
+	}{{"of messages", 3, 1000, items[0]}, {"of bytes", 10, 600, items[1]}} {
+		tr.bound(limit.items, limit.bytes)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if g.room(ctx, tr) {
+			t.Errorf("there is room above the limit %s", limit.name)
+		}
+		cancel()
+		tr.finish(limit.done)
+		if !g.room(t.Context(), tr) {
+			t.Errorf("there is no room below the limit %s", limit.name)
+		}
 	}
-	go tr.finish(items[0])
-	if !tr.room(t.Context(), 3) {
-		t.Error("there is no room after one is done")
+	if s := tr.stats(); s.Buffered != 1 || s.BufferedBytes != 300 {
+		t.Errorf("stats %+v", s)
 	}
 }
 

@@ -8,4 +8,23 @@
 //
 // Claim and Record are the guard of package sdk, Inbox.Once is the same for the
 // messages of one source, and Consumer runs a handler on Kafka's topics with it.
+//
+// Inbox.OnceAbove needs one row for each key, and not for each message: where the
+// messages of a key come in a growing sequence, the highest that was handled says
+// all. What is given up meanwhile goes by its claim (Inbox.SetAside).
+//
+// # Messages that fail
+//
+// A Consumer tries a message some times where it stands, then in retry topics with
+// growing delays where it is told to, and then sends it to the dead letters:
+//
+//	orders ─▶ orders.mailer.retry.5s ─▶ orders.mailer.retry.1m ─▶ orders.dead
+//
+// Each copy keeps the message's id, by which its effect stays once, and carries
+// headers that tell what failed (HeaderError and those beside it). Messages behind
+// a failed one pass it; with ConsumerConfig.KeepOrder those of its key wait behind
+// it in the retry topics, in order, for which rows in the database keep the
+// turns. Nobody's order survives a dead letter: what is behind it goes on.
+//
+// DeadLetters lists dead letters and sends them back.
 package inbox

@@ -39,8 +39,23 @@ func (in *Inbox) Once(ctx context.Context, db *sql.DB, id string, fn func(tx *sq
 	if err != nil {
 		return false, err
 	}
+	return in.once(ctx, db, in.claims(ctx, key), fn)
+}
+
+// claiming tells, as the first statements of a transaction, whether it is the first to handle a message.
+type claiming func(tx *sql.Tx) (first bool, err error)
+
+func (in *Inbox) claims(ctx context.Context, key string) claiming {
+	return func(tx *sql.Tx) (bool, error) {
+		c, err := Claim(ctx, tx, in.d, key)
+		return c.First, err
+	}
+}
+
+// once claims, again where the database lets others win, and runs fn.
+func (in *Inbox) once(ctx context.Context, db *sql.DB, claim claiming, fn func(tx *sql.Tx) error) (first bool, err error) {
 	for tries := 1; ; tries++ {
-		first, ran, err := in.try(ctx, db, key, fn)
+		first, ran, err := in.try(ctx, db, claim, fn)
 		if err == nil || ran || tries == claimTries || !in.d.Retryable(err) || ctx.Err() != nil {
 			return first, err
 		}
@@ -50,15 +65,14 @@ func (in *Inbox) Once(ctx context.Context, db *sql.DB, id string, fn func(tx *sq
 // errDuplicate rolls a transaction back that has nothing to do.
 var errDuplicate = errors.New("inbox: handled before")
 
-// try claims key and runs fn, once. ran tells whether fn was called.
-func (in *Inbox) try(ctx context.Context, db *sql.DB, key string, fn func(tx *sql.Tx) error) (first, ran bool, err error) {
-	var own error // Claim's or fn's
+// try claims and runs fn, once. ran tells whether fn was called.
+func (in *Inbox) try(ctx context.Context, db *sql.DB, claim claiming, fn func(tx *sql.Tx) error) (first, ran bool, err error) {
+	var own error // claim's or fn's
 	err = outbox.InTx(ctx, db, nil, func(tx *sql.Tx) error {
-		var claim Claimed
-		if claim, own = Claim(ctx, tx, in.d, key); own != nil {
+		if first, own = claim(tx); own != nil {
 			return own
 		}
-		if !claim.First {
+		if !first {
 			return errDuplicate
 		}
 		ran = true
@@ -104,17 +118,5 @@ func (in *Inbox) Key(id string) (string, error) {
 // again: the topic's retention plus the longest outage of a relay. Call it until
 // it answers less than limit.
 func Purge(ctx context.Context, db *sql.DB, d *outbox.Dialect, before time.Time, limit int) (int, error) {
-	if limit <= 0 {
-		return 0, errors.New("inbox: purge: the limit must be above 0")
-	}
-	stmts := d.InboxSQL()
-	var n int64
-	err := outbox.InTx(ctx, db, &sql.TxOptions{Isolation: stmts.Isolation}, func(tx *sql.Tx) (err error) {
-		n, err = affected(tx.ExecContext(ctx, stmts.Purge, before.UnixMicro(), limit))
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("inbox: purge: %w", err)
-	}
-	return int(n), nil
+	return purge(ctx, db, d, d.InboxSQL().Purge, before, limit)
 }

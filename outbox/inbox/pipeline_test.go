@@ -157,7 +157,8 @@ func (p *pipeline) checkLog(t *testing.T) (total, again int) {
 
 // TestThousandWriters has 1,000 writers of one hot key and of 10,000 others.
 func TestThousandWriters(t *testing.T) {
-	const writers, hot, cold, keys = 1000, 1, 4, 10_000
+	const writers, hot, keys = 1000, 1, 10_000
+	cold := scaled(1, 4)
 	b := servers(t)
 	b.connect(t, servicestest.Kafka(t)...)
 	p := newPipeline(t, b, 6)
@@ -190,8 +191,8 @@ func TestThousandWriters(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrote := time.Since(began)
-	const n = writers * (hot + cold)
-	eventually(t, "all handled", func() bool { return c.Stats().Handled == n })
+	n := writers * (hot + cold)
+	eventually(t, "all handled", func() bool { return c.Stats().Handled == uint64(n) })
 	handled := time.Since(began)
 	stop()
 	if total, again := p.checkLog(t); total != n || again != 0 {
@@ -236,7 +237,7 @@ func TestRedisUnderLoad(t *testing.T) {
 		})
 	}
 	g.Go(func() error { p.mortalRelays(ctx, keys); return nil })
-	for range 2 {
+	for range scaled(1, 2) {
 		for name, harm := range map[string]func(){
 			"flush": func() { client.FlushAll(t.Context()) },
 			"stop":  func() { r.Stop(); r.Start() },
