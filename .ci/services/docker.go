@@ -47,6 +47,8 @@ func (t *tool) upDocker(ctx context.Context, st *services.State, todo []services
 	cfg := mysql.NewConfig()
 	cfg.Net, cfg.Addr, cfg.User, cfg.Passwd = "tcp", ports[services.MySQL], "root", password
 	ports[services.MySQL] = cfg.FormatDSN()
+	ports[services.RabbitMQ] = fmt.Sprintf("amqp://amends:%s@%s/", password, ports[services.RabbitMQ])
+	ports[services.NATS] = "nats://" + ports[services.NATS]
 	for _, s := range todo {
 		e := &services.Entry{Source: sourceDocker, Addr: ports[s]}
 		if err := services.Ping(ctx, s, e.Addr); err != nil { // healthy inside, but not from here

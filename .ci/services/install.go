@@ -11,11 +11,17 @@ import (
 	"github.com/amends-dev/amends/deploy/services"
 )
 
+// noInstall is the environment variable that forbids it, when it is "no".
+const noInstall = "AMENDS_SERVICES_INSTALL"
+
 // install brings Debian's packages for the services, where it may. Those that
 // it cannot bring are missed by what needs them, which says so.
 func (t *tool) install(ctx context.Context, todo []services.Service) {
 	var packages []string
 	for _, s := range todo {
+		if s == services.RabbitMQ || s == services.NATS {
+			continue // services.Install unpacks theirs
+		}
 		var none *services.MissingError
 		if err := services.Check(ctx, s); errors.As(err, &none) {
 			packages = append(packages, none.Packages...)
@@ -46,8 +52,8 @@ func (t *tool) installPackages(ctx context.Context, packages []string) {
 	case os.Geteuid() != 0:
 		t.say("not root, so these packages are yours to install: %s", strings.Join(packages, " "))
 		return
-	case t.getenv("AMENDS_SERVICES_INSTALL") == "no":
-		t.say("AMENDS_SERVICES_INSTALL=no, so these packages are yours to install: %s", strings.Join(packages, " "))
+	case t.getenv(noInstall) == "no":
+		t.say(noInstall+"=no, so these packages are yours to install: %s", strings.Join(packages, " "))
 		return
 	}
 	t.say("installing Debian's %s", strings.Join(packages, " "))

@@ -1,16 +1,19 @@
-// Command services gives the tests real servers: MySQL, Redis and Kafka.
+// Command services gives the tests real servers: MySQL, Redis, Kafka, RabbitMQ
+// and NATS.
 //
 //	services up                 starts what is not there, and leaves it running
 //	services down               ends and removes what was started
 //	services env                prints export lines for a shell: eval "$(services env)"
-//	services restart [-kill] X  restarts mysql, redis or kafka on the same address and data
+//	services restart [-kill] X  restarts mysql, redis, kafka, rabbitmq or nats on the same address and data
 //	services with COMMAND…      up, COMMAND with the addresses in its environment, down
 //
-// A service is, in this order: what AMENDS_MYSQL_DSN, AMENDS_REDIS_ADDR and
-// AMENDS_KAFKA_BROKERS name; a container, where Docker's engine answers; a
+// A service is, in this order: what AMENDS_MYSQL_DSN, AMENDS_REDIS_ADDR,
+// AMENDS_KAFKA_BROKERS, AMENDS_RABBITMQ_URL and AMENDS_NATS_URL name; a container, where Docker's engine answers; a
 // process on a free port of 127.0.0.1 with its data in a temporary folder. What
 // was started is remembered in .amends/services.json. As root on Debian,
-// missing packages are installed, unless AMENDS_SERVICES_INSTALL=no.
+// missing packages are installed, and those of RabbitMQ and NATS are unpacked
+// into the user's cache (for that no root is needed), unless
+// AMENDS_SERVICES_INSTALL=no.
 package main
 
 import (
@@ -27,7 +30,7 @@ import (
 	"github.com/amends-dev/amends/deploy/services"
 )
 
-const usage = "usage: services up | down | env | restart [-kill] mysql|redis|kafka | with COMMAND [ARG]..."
+const usage = "usage: services up | down | env | restart [-kill] mysql|redis|kafka|rabbitmq|nats | with COMMAND [ARG]..."
 
 func main() {
 	if len(os.Args) < 2 {

@@ -134,10 +134,17 @@ func (t *tool) upNative(ctx context.Context, st *services.State, todo []services
 }
 
 func (t *tool) start(ctx context.Context, s services.Service) (*services.Process, error) {
-	if s == services.Kafka {
-		if err := services.InstallKafka(ctx, t.say); err != nil {
-			return nil, err
+	var err error
+	switch s {
+	case services.Kafka:
+		err = services.InstallKafka(ctx, t.say)
+	case services.RabbitMQ, services.NATS:
+		if t.getenv(noInstall) != "no" {
+			err = services.Install(ctx, s, t.say)
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	p, err := services.New(ctx, s)
 	if err != nil {

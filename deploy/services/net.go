@@ -57,6 +57,10 @@ func Ping(ctx context.Context, s Service, addr string) error {
 		err = pingRedis(ctx, addr)
 	case Kafka:
 		err = pingKafka(ctx, strings.Split(addr, ","))
+	case RabbitMQ:
+		err = pingRabbitMQ(ctx, addr)
+	case NATS:
+		err = pingNATS(ctx, addr)
 	default:
 		err = errors.New("no such service")
 	}

@@ -21,12 +21,17 @@ type Process struct {
 	Addr string `json:"addr"`
 	// Dir holds all that it writes, its output in the file "log".
 	Dir string `json:"dir"`
-	// Path and Args are the program and its arguments.
+	// Path and Args are the program and its arguments, Env is what its
+	// environment has beside ours.
 	Path string   `json:"path"`
 	Args []string `json:"args"`
+	Env  []string `json:"env,omitempty"`
 	PID  int      `json:"pid"`
 	// Born tells the process from a later one of the same PID.
 	Born string `json:"born"`
+	// Helper is a program that the server needs beside it: it starts before the
+	// server and ends after it.
+	Helper *Process `json:"helper,omitempty"`
 }
 
 const (
@@ -59,6 +64,11 @@ func (p *Process) Start(ctx context.Context) error {
 }
 
 func (p *Process) launch() error {
+	if p.Helper != nil && !p.Helper.Alive() {
+		if err := p.Helper.launch(); err != nil {
+			return err
+		}
+	}
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("services: %s: %w", p.Service, err)
@@ -66,7 +76,7 @@ func (p *Process) launch() error {
 	defer log.Close()
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, log, log
-	cmd.Env = append(os.Environ(), "TZ=UTC")
+	cmd.Env = append(append(os.Environ(), "TZ=UTC"), p.Env...)
 	// A session of its own: Ctrl-C in the terminal is for the tests, who stop the servers afterwards.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -132,10 +142,8 @@ func (p *Process) Stop() error {
 	if err := p.signal(syscall.SIGTERM, syscall.SIGCONT); err != nil {
 		return err
 	}
-	if p.ended(stopTime) {
-		return nil
-	}
-	return p.Kill()
+	p.ended(stopTime)
+	return p.Kill() // of one that has ended only the helper is left
 }
 
 // Kill ends the server at once (SIGKILL) and waits until it has ended.
@@ -145,6 +153,9 @@ func (p *Process) Kill() error {
 	}
 	if !p.ended(stopTime) {
 		return fmt.Errorf("services: %s: process %d outlives SIGKILL", p.Service, p.PID)
+	}
+	if p.Helper != nil {
+		return p.Helper.Kill()
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
 // Package services starts the real servers that tests run on (MariaDB, Redis,
-// Apache Kafka) on loopback, and knows where they are. `make services` starts
+// Apache Kafka, RabbitMQ, NATS) on loopback, and knows where they are. `make services` starts
 // shared ones by it, deploy/servicestest those that a test has to itself.
 //
 // It is for the tests of this repository, on Linux and macOS.
@@ -17,25 +17,32 @@ type Service string
 
 // The services there are.
 const (
-	MySQL Service = "mysql"
-	Redis Service = "redis"
-	Kafka Service = "kafka"
+	MySQL    Service = "mysql"
+	Redis    Service = "redis"
+	Kafka    Service = "kafka"
+	RabbitMQ Service = "rabbitmq"
+	NATS     Service = "nats"
 )
 
+// Core are the services that Amends itself stands on.
+var Core = []Service{MySQL, Redis, Kafka}
+
 // All lists the services, in the order in which they are reported.
-var All = []Service{MySQL, Redis, Kafka}
+var All = []Service{MySQL, Redis, Kafka, RabbitMQ, NATS}
 
 // Env is the environment variable that says where the service is: a DSN of
-// go-sql-driver, an address, a list of brokers separated by commas.
+// go-sql-driver, an address, a list of brokers separated by commas, a URL of
+// amqp://, a URL of nats://.
 func (s Service) Env() string {
 	return map[Service]string{
 		MySQL: "AMENDS_MYSQL_DSN", Redis: "AMENDS_REDIS_ADDR", Kafka: "AMENDS_KAFKA_BROKERS",
+		RabbitMQ: "AMENDS_RABBITMQ_URL", NATS: "AMENDS_NATS_URL",
 	}[s]
 }
 
 // Title is the name for people.
 func (s Service) Title() string {
-	return map[Service]string{MySQL: "MySQL", Redis: "Redis", Kafka: "Kafka"}[s]
+	return map[Service]string{MySQL: "MySQL", Redis: "Redis", Kafka: "Kafka", RabbitMQ: "RabbitMQ", NATS: "NATS"}[s]
 }
 
 // RequireEnv is the environment variable under which a missing service is a
@@ -89,6 +96,12 @@ func Check(ctx context.Context, s Service) error {
 	case Redis:
 		_, err := findRedis()
 		return err
+	case RabbitMQ:
+		_, err := findRabbitMQ()
+		return err
+	case NATS:
+		_, err := findNATS()
+		return err
 	}
 	if _, err := findJava(ctx); err != nil {
 		return err
@@ -100,13 +113,18 @@ func Check(ctx context.Context, s Service) error {
 	return err
 }
 
-// New prepares a server of the kind, as NewMySQL, NewRedis and NewKafka do.
+// New prepares a server of the kind, as NewMySQL, NewRedis, NewKafka,
+// NewRabbitMQ and NewNATS do.
 func New(ctx context.Context, s Service) (*Process, error) {
 	switch s {
 	case MySQL:
 		return NewMySQL(ctx)
 	case Redis:
 		return NewRedis()
+	case RabbitMQ:
+		return NewRabbitMQ()
+	case NATS:
+		return NewNATS()
 	}
 	return NewKafka(ctx)
 }

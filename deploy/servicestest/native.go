@@ -8,8 +8,8 @@ import (
 )
 
 // Native ends the test unless servers of its own can be started here, for one
-// whose program starts them itself: by the same rules as StartMySQL, StartRedis
-// and StartKafka do.
+// whose program starts them itself: by the same rules as StartMySQL, StartRedis,
+// StartKafka, StartRabbitMQ and StartNATS do.
 func Native(t testing.TB, names ...services.Service) {
 	t.Helper()
 	for _, name := range names {

@@ -15,7 +15,7 @@ import (
 // ended and removed when the test ends; when the test failed, the end of its
 // log is shown.
 type Server struct {
-	// Addr is where it is, and stays: a DSN without a database, an address, a broker.
+	// Addr is where it is, and stays: a DSN without a database, an address, a broker, a URL.
 	Addr string
 
 	t    testing.TB
@@ -46,6 +46,31 @@ func StartKafka(t testing.TB, props ...string) *Server {
 	t.Helper()
 	p, err := services.NewKafka(t.Context(), props...)
 	return start(t, services.Kafka, p, err)
+}
+
+// StartRabbitMQ runs a RabbitMQ node of the test's own; lines are further ones
+// of rabbitmq.conf ("max_message_size = 20000"). It takes some seconds of a core.
+func StartRabbitMQ(t testing.TB, lines ...string) *Server {
+	t.Helper()
+	p, err := services.NewRabbitMQ(lines...)
+	return start(t, services.RabbitMQ, p, err)
+}
+
+// RabbitMQCtl runs a command of rabbitmqctl on a node of StartRabbitMQ's, and
+// answers with what it prints. It takes some seconds.
+func (s *Server) RabbitMQCtl(args ...string) string {
+	s.t.Helper()
+	out, err := services.RabbitMQCtl(context.Background(), s.p, args...)
+	s.check(err)
+	return out
+}
+
+// StartNATS runs a NATS server with JetStream of the test's own; lines are
+// further ones of its configuration ("max_payload: 20000").
+func StartNATS(t testing.TB, lines ...string) *Server {
+	t.Helper()
+	p, err := services.NewNATS(lines...)
+	return start(t, services.NATS, p, err)
 }
 
 // StartKafkaCluster runs n brokers of one cluster; props are as StartKafka's.

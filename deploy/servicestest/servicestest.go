@@ -83,6 +83,20 @@ func Kafka(t testing.TB) []string {
 	return strings.Split(shared(t, services.Kafka), ",")
 }
 
+// RabbitMQ answers with the URL of the shared node. Exchanges and queues are
+// called by a Name of the test, which takes them away at its end.
+func RabbitMQ(t testing.TB) string {
+	t.Helper()
+	return shared(t, services.RabbitMQ)
+}
+
+// NATS answers with the URL of the shared server, which has JetStream. Streams
+// and subjects are called by a Name of the test, which takes them away at its end.
+func NATS(t testing.TB) string {
+	t.Helper()
+	return shared(t, services.NATS)
+}
+
 // Topic makes a topic, waits until each partition has a leader, and deletes it
 // when the test ends.
 func Topic(t testing.TB, brokers []string, partitions int) string {

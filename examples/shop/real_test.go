@@ -23,7 +23,7 @@ import (
 // takes away, once, while the shop is at work.
 func TestDemoOnRealServers(t *testing.T) {
 	t.Parallel() // most of its time is spent waiting
-	servicestest.Native(t, services.All...)
+	servicestest.Native(t, services.Core...)
 	tmp := t.TempDir()
 	code, stdout, stderr := shopWith(t, environment("TMPDIR="+tmp), "demo", "--services", "real", "--amends", amendsProgram,
 		"--orders", someOrders(t, 200), "--output", "json")
@@ -138,7 +138,7 @@ func TestServerThatIsNotInstalled(t *testing.T) {
 // TestInterruptedOnRealServers looks for servers that are left running.
 func TestInterruptedOnRealServers(t *testing.T) {
 	t.Parallel()
-	servicestest.Native(t, services.All...)
+	servicestest.Native(t, services.Core...)
 	tmp := t.TempDir()
 	var stderr bytes.Buffer
 	cmd := exec.Command(shopProgram, "demo", "--services", "real", "--amends", amendsProgram, "--rate", "20")

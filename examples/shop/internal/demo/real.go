@@ -72,7 +72,7 @@ type realWorld struct {
 // start finds out where the servers are, and starts those that are nowhere.
 func (r *realWorld) start(ctx context.Context) error {
 	var g errgroup.Group
-	for _, s := range services.All {
+	for _, s := range services.Core {
 		if addr := os.Getenv(s.Env()); addr != "" {
 			if err := services.Ping(ctx, s, addr); err != nil {
 				return fmt.Errorf("%s is set, but %w", s.Env(), err)
