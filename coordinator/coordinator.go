@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -37,6 +39,9 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 )
+
+// tracerName is the instrumentation scope of a coordinator's spans.
+const tracerName = "github.com/amends-dev/amends/coordinator"
 
 // maxHeaders bounds what is read of a request before it is known whose it is,
 // in bytes.
@@ -80,6 +85,15 @@ type Config struct {
 	// goes past it. Default: nobody is asked who they are, and all may do
 	// everything.
 	Auth *auth.Guard
+	// Quota is what a namespace may take of this coordinator; it is asked at
+	// every start, and must not block. A start over it is refused with
+	// sdk.ErrOverloaded; what was started goes on. Default: Auth's, which are
+	// those of an auth.File.
+	Quota func(namespace string) auth.Quota
+	// TracerProvider makes spans of starts, transitions and calls, in the traces
+	// in which transactions were started; of others there are none. Default: the
+	// program's own (otel.SetTracerProvider).
+	TracerProvider trace.TracerProvider
 	// TLS is how Serve talks, for example auth.ServerTLS. Default: plaintext.
 	TLS *tls.Config
 	// Logger takes what operators should know. Default slog.Default().
@@ -113,9 +127,12 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	if c.cfg.Auth == nil {
 		c.cfg.Auth = auth.Open()
 	}
+	if c.cfg.TracerProvider == nil {
+		c.cfg.TracerProvider = otel.GetTracerProvider()
+	}
 	owner := c.cfg.Name + "-" + uuid.NewString()[:8] // unique: leases are held by it
 	eng, err := engine.New(ctx, st, &engine.Config{
-		Owner: owner, StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Announce: c.cfg.Announce, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
+		Owner: owner, Quota: c.quota(), Tracer: c.cfg.TracerProvider.Tracer(tracerName), StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Announce: c.cfg.Announce, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
 		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
 	})
 	if err != nil {
@@ -139,13 +156,25 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 	return c, nil
 }
 
+// quota is what the engine asks.
+func (c *Coordinator) quota() func(namespace string) engine.Quota {
+	of := c.cfg.Quota
+	if of == nil {
+		of = c.cfg.Auth.Quota
+	}
+	return func(namespace string) engine.Quota {
+		q := of(namespace)
+		return engine.Quota{Live: q.Live, Rate: q.StartsPerSecond, Burst: q.Burst}
+	}
+}
+
 // Run drives transactions and serves Conn until ctx ends. Then it drains: new
 // work is refused as unavailable, calls under way get DrainTimeout to be
 // answered, and leases are given back. It returns an error only when the store
 // was closed under it or was taken away. A coordinator runs once.
 func (c *Coordinator) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
-	own, guest := c.newServer(), c.newServer()
+	own, guest := c.newServer(), c.newServer(grpc.UnaryInterceptor(auth.CarriedUnary), grpc.StreamInterceptor(auth.CarriedStream))
 	c.register(auth.InProcess().Registrar(own))
 	c.Register(guest)
 	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
@@ -167,8 +196,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 func (c *Coordinator) Conn() grpc.ClientConnInterface { return c.own.conn }
 
 // GuardedConn is like Conn, but Config.Auth stands before it: for gateways in
-// the process that pass on requests of others, with their credentials.
-func (c *Coordinator) GuardedConn() grpc.ClientConnInterface { return c.guest.conn }
+// the process that pass on requests of others, with their credentials: tokens
+// as metadata, and certificates by auth.ClientCertificates.
+func (c *Coordinator) GuardedConn() grpc.ClientConnInterface { return auth.Carry(c.guest.conn) }
 
 // Register adds the coordinator's services, with Config.Auth before them, to a
 // gRPC server of the caller's, which should have been given

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/auth"
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/coordinator/internal/engine"
 )
@@ -19,7 +20,7 @@ type Stats struct {
 	Finished     map[StateOf]uint64 // ended here: committed, rolled_back or abandoned
 	Stalled      uint64             // stalls that were noted here
 	Verbs        map[string]uint64  // of operators, carried out here, bulks included: "retry_now"
-	Refused      map[string]uint64  // starts and tries without room: "full", or "crowded" by those that wait for one service
+	Refused      map[string]uint64  // starts and tries without room: "full", "crowded" by those that wait for one service, or "quota" of a namespace
 	Bulk         map[string]uint64  // transactions that bulks met: "acted", "skipped" (not legal) or "failed"
 	Calls        map[string]uint64  // by operation: handed to dispatch
 	Retries      map[string]uint64  // by operation: those of Calls that were not a first attempt
@@ -35,6 +36,14 @@ type Stats struct {
 	Owed         int                  // those that were taken over from the store
 	MaxLive      int                  // the limit of Live
 	Services     map[string]ServiceStats
+	Quotas       map[string]QuotaStats // of namespaces that have one and have used it
+}
+
+// QuotaStats is what a namespace takes of its auth.Quota.
+type QuotaStats struct {
+	auth.Quota
+	Now     int    // unfinished transactions in memory
+	Refused uint64 // starts
 }
 
 // StateOf is a kind of transaction and a state.
@@ -71,7 +80,10 @@ func (c *Coordinator) Stats() Stats {
 		Calls: map[string]uint64{}, Retries: map[string]uint64{}, Outcomes: map[OutcomeOf]uint64{}, Answers: map[string]Histogram{},
 		Commit: Histogram(e.Commit), Batch: Histogram(e.Batch), CommitErrors: e.CommitErrors,
 		Acquired: e.Acquired, Lost: e.Lost, Shards: e.Shards, Live: e.Live, Owed: e.Owed, MaxLive: e.Limit,
-		Services: services(d.Services, e.Waiting),
+		Services: services(d.Services, e.Waiting), Quotas: map[string]QuotaStats{},
+	}
+	for namespace, u := range e.Quotas {
+		s.Quotas[namespace] = QuotaStats{auth.Quota{Live: u.Live, StartsPerSecond: u.Rate, Burst: u.Burst}, u.Now, u.Refused}
 	}
 	for end, n := range e.Finished {
 		s.Finished[stateOf(end)] = n

@@ -74,7 +74,7 @@ func (c *ParticipantConfig) withDefaults() ParticipantConfig {
 }
 
 // Participant is one instance of a service that performs actions. Register
-// handlers with HandleSaga and HandleTCC, then Run it.
+// handlers with HandleSaga, HandleTCC and HandleCheck, then Run it.
 type Participant struct {
 	service string
 	cfg     ParticipantConfig
@@ -93,8 +93,10 @@ type Participant struct {
 // action is what a participant does for one name.
 type action struct {
 	name string
-	with string // "HandleSaga" or "HandleTCC", for errors
+	with string // "HandleSaga", "HandleTCC" or "HandleCheck", for errors
 	ops  map[txn.Op]handler
+
+	check func(ctx context.Context, gid string) (CheckResult, error) // nil: it is none
 }
 
 // handler is a user's function without its types. did is what the first phase
@@ -105,16 +107,26 @@ type handler func(ctx context.Context, tx *sql.Tx, payload, did []byte) ([]byte,
 // run in transactions of db. It panics when an argument makes no sense: it is
 // called while a program is put together.
 func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *ParticipantConfig) *Participant {
-	c := cfg.withDefaults()
 	var errs []error
-	if err := txn.CheckName("service", service); err != nil {
-		errs = append(errs, err)
-	}
 	if db == nil {
 		errs = append(errs, errors.New("db is nil: the guard and the handlers need the service's database"))
 	}
 	if dialect == nil {
 		errs = append(errs, errors.New("dialect is nil: give the one of the database, for example outbox.SQLite"))
+	}
+	var box *outbox.Outbox
+	if cfg != nil {
+		box = cfg.Outbox
+	}
+	return newParticipant("NewParticipant", service, newGuard(db, dialect, box), cfg, errs...)
+}
+
+// newParticipant makes what is common to all. A guard without a database
+// performs nothing.
+func newParticipant(what, service string, guard guard, cfg *ParticipantConfig, errs ...error) *Participant {
+	c := cfg.withDefaults()
+	if err := txn.CheckName("service", service); err != nil {
+		errs = append(errs, err)
 	}
 	if err := amendsv1.CheckNamespace(c.Namespace); err != nil {
 		errs = append(errs, err)
@@ -126,12 +138,12 @@ func NewParticipant(service string, db *sql.DB, dialect *outbox.Dialect, cfg *Pa
 		errs = append(errs, fmt.Errorf("DrainTimeout is %s, want 0 (30 s) or more", c.DrainTimeout))
 	}
 	if err := errors.Join(errs...); err != nil {
-		panic(fmt.Sprintf("sdk: NewParticipant(%q): %v", service, err))
+		panic(fmt.Sprintf("sdk: %s(%q): %v", what, service, err))
 	}
 	return &Participant{
 		service: service, cfg: c, log: c.Logger.With("service", service, "instance", c.Instance),
 		tracer:  tracerOf(c.TracerProvider),
-		guard:   newGuard(db, dialect, c.Outbox),
+		guard:   guard,
 		actions: map[string]*action{},
 		slots:   make(chan struct{}, c.Concurrency),
 	}
@@ -193,6 +205,9 @@ func (p *Participant) register(a *action) {
 	if service, _ := txn.SplitAction(a.name); service != p.service {
 		bad("the action belongs to service %q, this participant is %q", service, p.service)
 	}
+	if a.check == nil && p.guard.db == nil {
+		bad("the participant has no database: make it with NewParticipant")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if before, ok := p.actions[a.name]; ok {
@@ -229,7 +244,7 @@ func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface
 		return fmt.Errorf("sdk: participant %q: %w", p.service, err)
 	}
 	defer p.finish()
-	if !p.cfg.SkipMigrate {
+	if !p.cfg.SkipMigrate && p.guard.db != nil {
 		if err := outbox.Migrate(ctx, p.guard.db, p.guard.dialect); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("sdk: participant %q: create the guard's tables: %w", p.service, err)
 		}
@@ -261,7 +276,7 @@ func (p *Participant) begin(conns []grpc.ClientConnInterface) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.actions) == 0 {
-		return errors.New("no actions: register them with HandleSaga or HandleTCC before Run")
+		return errors.New("no actions: register them with HandleSaga, HandleTCC or HandleCheck before Run")
 	}
 	if p.running {
 		return errors.New("it runs already")

@@ -68,6 +68,9 @@ func (p *Participant) protected(ctx context.Context, c *call) (reply []byte, err
 	if a == nil {
 		return nil, fmt.Errorf("this instance does not offer %q", c.info.Action)
 	}
+	if a.check != nil {
+		return a.answerCheck(ctx, c)
+	}
 	return p.guard.perform(ctx, c, a)
 }
 

@@ -18,6 +18,9 @@ var (
 	// ErrDecided says that the transaction was decided, the other way or
 	// before a branch was tried, or was ended by an operator.
 	ErrDecided = errors.New("tcc: already decided")
+	// ErrExpired says that a try came after the deadline, while it is asked
+	// whether the application's own work committed.
+	ErrExpired = errors.New("tcc: the deadline has passed")
 	// ErrTryPending says that a commit came while a try is unanswered.
 	ErrTryPending = errors.New("tcc: a try is unanswered")
 	// ErrBranchExists says that a branch of that name with other content is
@@ -42,18 +45,29 @@ type Commit struct{}
 // EventType returns "commit".
 func (Commit) EventType() string { return "commit" }
 
-// Advance returns the state after ev happened. It takes Try, Commit,
+// Expire says that the deadline has passed. An undecided transaction with a
+// check asks it, one without turns back; and so does one with a try that is
+// unanswered, because the application's own work comes after its tries. It
+// changes nothing that is decided or checked already.
+type Expire struct {
+	Reason txn.Reason // why it turns back, if it does now
+}
+
+// EventType returns "expire".
+func (Expire) EventType() string { return "expire" }
+
+// Advance returns the state after ev happened. It takes Try, Commit, Expire,
 // txn.Replied, txn.Abort and the operator's txn.TryAgain, Skip, Complete, Fail
 // and Abandon. A reply that comes too late or twice leaves the state as it is,
 // with no error. Each error returns s: ErrBadEvent for any event; ErrDecided,
-// ErrBranchExists, ErrTooManyBranches and ErrInvalidBranch for Try; ErrDecided
+// ErrExpired, ErrBranchExists, ErrTooManyBranches and ErrInvalidBranch for Try; ErrDecided
 // and ErrTryPending for Commit; ErrDecided, which is then txn.ErrIllegal too,
 // for an Abort after the decision to commit or the end; txn.ErrIllegal for an
 // operator's event that [State.Permits] refuses.
 //
 // The new state keeps the event's bytes: don't write to them afterwards.
 func (s State) Advance(d *Definition, ev txn.Event) (State, error) {
-	next, err := s.advance(ev)
+	next, err := s.advance(d, ev)
 	if err != nil {
 		return s, err
 	}
@@ -65,15 +79,20 @@ func (s State) Advance(d *Definition, ev txn.Event) (State, error) {
 	return next, nil
 }
 
-func (s State) advance(ev txn.Event) (State, error) {
+func (s State) advance(d *Definition, ev txn.Event) (State, error) {
 	switch ev := ev.(type) {
 	case Try:
 		return s.try(ev.Branch)
 	case Commit:
 		return s.commit()
+	case Expire:
+		return s.expire(d, ev.Reason)
 	case txn.Abort:
 		return s.abort(ev.Reason)
 	case txn.Replied:
+		if ev.Op == txn.Check {
+			return s.checked(d, ev)
+		}
 		return s.replied(ev)
 	case txn.TryAgain, txn.Skip, txn.Complete, txn.Fail, txn.Abandon:
 		return s.operated(ev)
@@ -84,6 +103,10 @@ func (s State) advance(ev txn.Event) (State, error) {
 func (s State) try(b Branch) (State, error) {
 	if s.decided() {
 		return s, fmt.Errorf("%w: branch %q comes too late: the transaction is %s", ErrDecided, b.Name, s.Phase)
+	}
+	if s.Checking != nil {
+		return s, fmt.Errorf("%w: branch %q comes too late: it is asked whether the application's work committed",
+			ErrExpired, b.Name)
 	}
 	if i := s.Find(b.Name); i >= 0 {
 		if s.Branches[i].Branch.equal(&b) {
@@ -112,11 +135,9 @@ func (s State) commit() (State, error) {
 		}
 		return s, fmt.Errorf("%w: the transaction is %s", ErrDecided, s.Phase)
 	}
-	for i := range s.Branches {
-		if s.Branches[i].Phase != Tried {
-			return s, fmt.Errorf("%w: branch %q is %s: wait for it, or abort", ErrTryPending,
-				s.Branches[i].Name, s.Branches[i].Phase)
-		}
+	if i := s.pending(); i >= 0 {
+		return s, fmt.Errorf("%w: branch %q is %s: wait for it, or abort", ErrTryPending,
+			s.Branches[i].Name, s.Branches[i].Phase)
 	}
 	next := s.clone()
 	next.decide(txn.Committing, Confirming)
@@ -140,7 +161,7 @@ func (s State) replied(ev txn.Replied) (State, error) {
 	case ev.Branch < 0 || ev.Branch >= len(s.Branches):
 		return s, fmt.Errorf("%w: there is no branch %d of %d", ErrBadEvent, ev.Branch, len(s.Branches))
 	case ev.Op != txn.Try && ev.Op != txn.Confirm && ev.Op != txn.Cancel:
-		return s, fmt.Errorf("%w: a TCC transaction asks for no %s, want try, confirm or cancel", ErrBadEvent, ev.Op)
+		return s, fmt.Errorf("%w: a TCC transaction asks for no %s, want try, confirm, cancel or check", ErrBadEvent, ev.Op)
 	case !ev.Outcome.Valid():
 		return s, fmt.Errorf("%w: %s is no outcome, want ok, refused or unknown", ErrBadEvent, ev.Outcome)
 	}
@@ -217,7 +238,7 @@ func (s *State) turnBack(why txn.Reason) {
 
 // decide sets every branch on its way to the decision's end.
 func (s *State) decide(decision txn.State, phase BranchPhase) {
-	s.Decision = decision
+	s.Decision, s.Checking = decision, nil
 	for i := range s.Branches {
 		s.Branches[i].Phase, s.Branches[i].Attempt = phase, 1
 	}

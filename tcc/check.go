@@ -13,8 +13,8 @@ var ErrInvariant = errors.New("tcc: invariant does not hold")
 
 // Check reports the first rule of the machine that s breaks. A state that
 // Advance returned breaks none; one from elsewhere may.
-func (s State) Check(_ *Definition) error {
-	if err := s.check(); err != nil {
+func (s State) Check(d *Definition) error {
+	if err := errors.Join(s.check(), s.checkChecking(d)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvariant, err)
 	}
 	return nil
@@ -42,6 +42,27 @@ func (s State) check() error {
 		n[b.Phase]++
 	}
 	return s.checkPhase(n)
+}
+
+// checkChecking looks at the check of a transaction: there is one in what is
+// undecided with nothing else to wait for.
+func (s State) checkChecking(d *Definition) error {
+	c := s.Checking
+	switch {
+	case c == nil:
+		return nil
+	case !d.Check.set():
+		return errors.New("checking is set, but the definition has no check")
+	case s.Phase != txn.Running:
+		return fmt.Errorf("checking is set, which is illegal in a transaction that is %s", s.Phase)
+	case s.pending() >= 0:
+		return fmt.Errorf("checking is set, but the try of branch %d is unanswered", s.pending())
+	case c.Attempt < 1 || c.Attempt > math.MaxInt32:
+		return fmt.Errorf("checking.attempt is %d, want 1 to %d", c.Attempt, math.MaxInt32)
+	case len(c.Error) > MaxError:
+		return fmt.Errorf("checking.error is %d bytes long, at most %d are allowed", len(c.Error), MaxError)
+	}
+	return nil
 }
 
 // check looks at one branch by itself.

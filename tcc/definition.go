@@ -28,7 +28,26 @@ var ErrInvalidDefinition = errors.New("tcc: invalid definition")
 // come later, with Try.
 type Definition struct {
 	Name    string        `json:"name"`    // for example "trip"
-	Timeout time.Duration `json:"timeout"` // cancels when it is undecided after this; more than 0
+	Timeout time.Duration `json:"timeout"` // cancels, or checks, when it is undecided after this; more than 0
+	Check   CheckBack     `json:"check,omitzero"`
+}
+
+// CheckBack is how the application of a transaction that is undecided at its
+// deadline is asked whether its own work committed. The zero value is none:
+// then the transaction cancels.
+type CheckBack struct {
+	Action string `json:"action"`         // "service.verb", for example "orders.placed"
+	Retry  Retry  `json:"retry,omitzero"` // when it is asked again; Attempts is ignored: it is asked until it answers
+}
+
+// set reports whether there is one.
+func (c *CheckBack) set() bool { return c.Action != "" }
+
+func (c *CheckBack) validate() error {
+	if *c == (CheckBack{}) {
+		return nil
+	}
+	return errors.Join(txn.CheckAction("check.action", c.Action), c.Retry.Validate())
 }
 
 // Validate reports every mistake in d, joined, each naming the field. The
@@ -41,6 +60,9 @@ func (d *Definition) Validate() error {
 	if d.Timeout <= 0 {
 		errs = append(errs, fmt.Errorf("timeout is %v, want more than 0: an undecided transaction holds reservations",
 			d.Timeout))
+	}
+	if err := d.Check.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
 		return nil

@@ -34,6 +34,9 @@ func describeState(s tcc.State) string {
 			fmt.Fprintf(&b, "#%d", br.Attempt)
 		}
 	}
+	if s.Checking != nil {
+		fmt.Fprintf(&b, " checking#%d", s.Checking.Attempt)
+	}
 	if s.Cause != nil {
 		fmt.Fprintf(&b, " because %s", s.Cause)
 	}

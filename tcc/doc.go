@@ -30,6 +30,16 @@
 // Confirms and cancels are owed: they are retried without bound, and a
 // participant that refuses one parks the transaction.
 //
+// # Check-back
+//
+// A definition may name a check: an action that tells whether the application's
+// own work, which no branch does, committed. Then the deadline does not cancel.
+// An undecided transaction asks the check: OK commits, Refused (it did not commit
+// and never will) turns back, and Unknown is asked again without bound. Meanwhile
+// the application may still commit or abort: what is decided first stands. The
+// application's own work comes after every try was answered; so a try that is
+// unanswered at the deadline turns the transaction back.
+//
 // # Operators
 //
 // A person may step in with txn.TryAgain, Skip, Complete, Fail, Abort and
@@ -41,6 +51,8 @@
 //     (SKIPPED): a reservation may remain. A try cannot be skipped or
 //     completed: its confirm would not find it.
 //   - Complete is a person's word that the branch was confirmed or cancelled.
+//     Of the whole, it is their answer to a check that is asked: the work
+//     committed. Abort is the other answer.
 //   - Fail does as though the participant had refused: a try turns the
 //     transaction back, a confirm or cancel is STUCK and parks it.
 //   - Abort is legal until the decision. A transaction that is PARKED was

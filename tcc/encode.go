@@ -13,11 +13,13 @@ import (
 // one is cut and says so.
 const MaxError = 4096
 
-// The versions of the encoding; a reader refuses others. What needs no word of
-// operatedVersion is written in plainVersion, which older builds read too.
+// The versions of the encoding; a reader refuses others. A state
+// is written in the oldest version that has words for it, which older builds read
+// too.
 const (
 	plainVersion    = 1
 	operatedVersion = 2 // knows SKIPPED
+	checkedVersion  = 3 // knows a check that is asked
 )
 
 type encodedState struct {
@@ -26,11 +28,12 @@ type encodedState struct {
 	Decision string        `json:"decision,omitempty"`
 	Branches []BranchState `json:"branches,omitempty"`
 	Cause    *txn.Reason   `json:"cause,omitempty"`
+	Checking *Checking     `json:"checking,omitempty"`
 }
 
 // Encode returns s as versioned JSON. Equal states give equal bytes.
 func (s State) Encode() ([]byte, error) {
-	e := encodedState{V: s.version(), Phase: s.Phase.String(), Branches: s.Branches, Cause: s.Cause}
+	e := encodedState{V: s.version(), Phase: s.Phase.String(), Branches: s.Branches, Cause: s.Cause, Checking: s.Checking}
 	if s.Decision != 0 {
 		e.Decision = s.Decision.String()
 	}
@@ -42,6 +45,9 @@ func (s State) Encode() ([]byte, error) {
 }
 
 func (s State) version() int {
+	if s.Checking != nil {
+		return checkedVersion
+	}
 	for i := range s.Branches {
 		if s.Branches[i].Phase == Skipped {
 			return operatedVersion
@@ -70,14 +76,14 @@ func decodeState(data []byte) (State, error) {
 	if err := json.Unmarshal(data, &version); err != nil {
 		return State{}, err
 	}
-	if version.V != plainVersion && version.V != operatedVersion {
-		return State{}, fmt.Errorf("version is %d, this build reads %d and %d", version.V, plainVersion, operatedVersion)
+	if version.V < plainVersion || version.V > checkedVersion {
+		return State{}, fmt.Errorf("version is %d, this build reads %d to %d", version.V, plainVersion, checkedVersion)
 	}
 	var e encodedState
 	if err := unmarshalStrict(data, &e); err != nil {
 		return State{}, err
 	}
-	s := State{Branches: e.Branches, Cause: e.Cause}
+	s := State{Branches: e.Branches, Cause: e.Cause, Checking: e.Checking}
 	var err error
 	if s.Phase, err = txn.ParseState(e.Phase); err != nil {
 		return State{}, fmt.Errorf("phase: %w", err)

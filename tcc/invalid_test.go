@@ -18,6 +18,8 @@ func TestInvalidDefinition(t *testing.T) {
 		"timeout is 0s":          {Name: "a"},
 		"timeout is -1s":         {Name: "a", Timeout: -time.Second},
 		"timeout is 0s, want mo": {Name: ""},
+		"check.action":           {Name: "a", Timeout: 1, Check: tcc.CheckBack{Action: "a"}},
+		"retry.initial":          {Name: "a", Timeout: 1, Check: tcc.CheckBack{Action: "s.a", Retry: tcc.Retry{Initial: -1}}},
 	} {
 		if err := d.Validate(); !errors.Is(err, tcc.ErrInvalidDefinition) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v, want %q", d, err, want)
@@ -73,7 +75,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 	branch := func(rest string) string { return `{"name":"b","action":"s.a",` + rest + `}` }
 	for name, data := range map[string]string{
 		"not JSON":      `{`,
-		"newer version": `{"v":3,"phase":"RUNNING"}`,
+		"newer version": `{"v":4,"phase":"RUNNING"}`,
 		"no version":    `{"phase":"RUNNING"}`,
 		"unknown field": `{"v":1,"phase":"RUNNING","x":1}`,
 		"unknown state": `{"v":1,"phase":"DREAMING"}`,
@@ -88,6 +90,9 @@ func TestDecodeStateRefuses(t *testing.T) {
 		"bad decision":          `{"v":1,"phase":"PARKED","decision":"PARKED"}`,
 		"no cause":              `{"v":1,"phase":"ROLLED_BACK","decision":"ROLLING_BACK"}`,
 		"nothing to do":         `{"v":1,"phase":"COMMITTING","decision":"COMMITTING"}`,
+		"checks and decided":    `{"v":3,"phase":"COMMITTED","decision":"COMMITTING","checking":{"attempt":1}}`,
+		"checks and tries":      `{"v":3,"phase":"RUNNING","checking":{"attempt":1},"branches":[` + branch(`"phase":"TRYING","attempt":1`) + `]}`,
+		"check 0":               `{"v":3,"phase":"RUNNING","checking":{"attempt":0}}`,
 		"abandoned for nothing": `{"v":1,"phase":"ABANDONED"}`,
 		"skipped too early":     `{"v":2,"phase":"RUNNING","branches":[` + branch(`"phase":"SKIPPED","attempt":1`) + `]}`,
 		"half committed":        `{"v":1,"phase":"COMMITTED","decision":"COMMITTING","branches":[` + branch(`"phase":"TRIED","attempt":1`) + `]}`,

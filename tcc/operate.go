@@ -69,6 +69,8 @@ func (s State) refusal(branch int, v txn.Verb) string {
 		return fmt.Sprintf("the transaction is %s: it was decided to commit, and can no longer turn back", s.Phase)
 	case v == txn.VerbAbort && s.Decision == txn.RollingBack:
 		return fmt.Sprintf("the transaction is %s: it turns back already", s.Phase)
+	case v == txn.VerbComplete && branch == txn.All && s.Checking != nil:
+		return ""
 	case v == txn.VerbRetry && branch == txn.All && !s.waits():
 		return "nothing is owed: it waits for its application to commit or abort"
 	case v.Whole() || v == txn.VerbRetry && branch == txn.All:
@@ -81,6 +83,9 @@ func (s State) refusal(branch int, v txn.Verb) string {
 
 // waits reports whether an answer is owed by a participant, or stuck.
 func (s State) waits() bool {
+	if s.Checking != nil {
+		return true
+	}
 	for i := range s.Branches {
 		if p := s.Branches[i].Phase; p == Stuck || p.asks() != 0 {
 			return true
@@ -122,6 +127,10 @@ func (s State) operated(ev txn.Event) (State, error) {
 	case txn.Skip:
 		next.Branches[branch].Phase = Skipped
 	case txn.Complete:
+		if branch == txn.All {
+			next.decide(txn.Committing, Confirming)
+			break
+		}
 		next.Branches[branch].succeeded(txn.Replied{Op: s.owed()})
 	case txn.Fail:
 		next.refused(&next.Branches[branch], txn.Replied{Op: s.owed(), Message: ev.Message})
@@ -165,6 +174,6 @@ func (s *State) abandoned(why txn.Reason) {
 	if why.Code == "" {
 		why.Code = txn.CodeAbandoned
 	}
-	s.Phase, s.Cause = txn.Abandoned, nil
+	s.Phase, s.Cause, s.Checking = txn.Abandoned, nil, nil
 	s.blame(why)
 }

@@ -71,6 +71,7 @@ func successors(t *testing.T, s tcc.State) []tcc.State {
 		happens(tcc.Try{Branch: tcc.Branch{Name: fmt.Sprint("b", len(s.Branches)), Action: "svc.act"}})
 	}
 	happens(tcc.Commit{})
+	happens(tcc.Expire{})
 	for _, c := range s.Outstanding(simDef) {
 		for o := txn.OK; o <= txn.Unknown; o++ {
 			happens(txn.Replied{Branch: c.Branch, Op: c.Op, Attempt: c.Attempt, Outcome: o})
@@ -106,7 +107,8 @@ var legalVerbs = map[tcc.BranchPhase]string{
 // legalWhole is the same about the whole, by its state and decision.
 var legalWhole = map[string]string{
 	"RUNNING": "retry abort abandon", "RUNNING, idle": "abort abandon",
-	"COMMITTING": "retry abandon", "ROLLING_BACK": "retry abandon", "PARKED": "retry abandon",
+	"RUNNING, checking": "retry complete abort abandon",
+	"COMMITTING":        "retry abandon", "ROLLING_BACK": "retry abandon", "PARKED": "retry abandon",
 	"COMMITTED": "", "ROLLED_BACK": "", "ABANDONED": "",
 }
 
@@ -127,7 +129,7 @@ func explore(t *testing.T, visit func(s tcc.State)) int {
 	for len(queue) > 0 {
 		s := queue[0]
 		queue = queue[1:]
-		key := fmt.Sprint(s.Phase, s.Decision, s.Cause == nil)
+		key := fmt.Sprint(s.Phase, s.Decision, s.Cause == nil, s.Checking == nil)
 		for _, b := range s.Branches {
 			key += b.Phase.String()
 		}
@@ -149,6 +151,9 @@ func TestLegal(t *testing.T) {
 		whole := s.Phase.String()
 		if s.Phase == txn.Running && len(s.Outstanding(simDef)) == 0 {
 			whole += ", idle"
+		}
+		if s.Checking != nil {
+			whole += ", checking"
 		}
 		met[whole] = true
 		if got := spell(s.Legal(simDef, txn.All)); got != legalWhole[whole] {
@@ -207,7 +212,14 @@ func roundTrip(t *testing.T, s tcc.State) {
 	if err != nil || !reflect.DeepEqual(again, s) {
 		t.Fatalf("%s is not what was stored: %v\n%+v\n%+v", data, err, s, again)
 	}
-	if v1 := strings.HasPrefix(string(data), `{"v":1,`); v1 == strings.Contains(string(data), "SKIPPED") {
+	want := 1
+	if strings.Contains(string(data), "SKIPPED") {
+		want = 2
+	}
+	if s.Checking != nil {
+		want = 3
+	}
+	if !strings.HasPrefix(string(data), fmt.Sprintf(`{"v":%d,`, want)) {
 		t.Fatalf("the version is wrong: %s", data)
 	}
 }

@@ -15,13 +15,15 @@ import (
 // TestScript plays the scripts of testdata/script; -rewrite writes what came
 // out. Commands:
 //
-//	begin                a new transaction
+//	begin [check]        a new transaction, by a definition with a check
+//	expire [msg=m]       its deadline
 //	try BRANCH [payload=p] [attempts=n] [action=a]
 //	commit, abort [code=c] [msg=m]
 //	ok, refused, unknown BRANCH [op=cancel] [attempt=n] [reply=r] [msg=m]
-//	                     by default to what is outstanding at that branch
+//	                     by default to what is outstanding at that branch; with
+//	                     no branch to a check
 //	retry, skip, complete, fail, abandon [BRANCH] [msg=m]
-//	                     an operator; retry with no branch means all
+//	                     an operator; with no branch about the whole
 //	legal                what an operator may do
 //	reload               store and load
 //
@@ -34,30 +36,47 @@ func TestScript(t *testing.T) {
 }
 
 type script struct {
-	state tcc.State
+	state   tcc.State
+	checked bool // by a definition with a check
 }
 
-var scriptDef = &tcc.Definition{Name: "script", Timeout: time.Minute}
+// def is the definition of the transaction.
+func (s *script) def() *tcc.Definition {
+	if s.checked {
+		return checkedDef
+	}
+	return scriptDef
+}
+
+var (
+	scriptDef  = &tcc.Definition{Name: "script", Timeout: time.Minute}
+	checkedDef = &tcc.Definition{Name: "script", Timeout: time.Minute, Check: tcc.CheckBack{Action: "app.check"}}
+)
 
 func (s *script) run(t *testing.T, td *datadriven.TestData) string {
 	var err error
 	next := s.state
 	switch td.Cmd {
 	case "begin":
-		next = tcc.New(scriptDef)
+		s.checked = td.HasArg("check")
+		next = tcc.New(s.def())
 	case "try":
-		next, err = s.state.Advance(scriptDef, s.try(t, td))
+		next, err = s.state.Advance(s.def(), s.try(t, td))
 	case "commit":
-		next, err = s.state.Advance(scriptDef, tcc.Commit{})
+		next, err = s.state.Advance(s.def(), tcc.Commit{})
 	case "abort":
 		reason := txn.Reason{Code: txn.CodeAborted}
 		td.MaybeScanArgs(t, "code", &reason.Code)
 		td.MaybeScanArgs(t, "msg", &reason.Message)
-		next, err = s.state.Advance(scriptDef, txn.Abort{Reason: reason})
+		next, err = s.state.Advance(s.def(), txn.Abort{Reason: reason})
+	case "expire":
+		reason := txn.Reason{Code: txn.CodeDeadline}
+		td.MaybeScanArgs(t, "msg", &reason.Message)
+		next, err = s.state.Advance(s.def(), tcc.Expire{Reason: reason})
 	case "ok", "refused", "unknown":
-		next, err = s.state.Advance(scriptDef, s.replied(t, td))
+		next, err = s.state.Advance(s.def(), s.replied(t, td))
 	case "retry", "skip", "complete", "fail", "abandon":
-		next, err = s.state.Advance(scriptDef, s.operated(t, td))
+		next, err = s.state.Advance(s.def(), s.operated(t, td))
 	case "legal":
 		return s.legal()
 	case "reload":
@@ -65,14 +84,14 @@ func (s *script) run(t *testing.T, td *datadriven.TestData) string {
 		if encodeErr != nil {
 			t.Fatal(encodeErr)
 		}
-		next, err = tcc.DecodeState(scriptDef, data)
+		next, err = tcc.DecodeState(s.def(), data)
 	default:
 		td.Fatalf(t, "unknown command %q", td.Cmd)
 	}
 	if err != nil {
 		return err.Error()
 	}
-	if err := next.Check(scriptDef); err != nil {
+	if err := next.Check(s.def()); err != nil {
 		td.Fatalf(t, "%v", err)
 	}
 	s.state = next
@@ -90,8 +109,11 @@ func (s *script) try(t *testing.T, td *datadriven.TestData) tcc.Try {
 }
 
 func (s *script) replied(t *testing.T, td *datadriven.TestData) txn.Replied {
-	ev := txn.Replied{Branch: s.state.Find(td.CmdArgs[0].Key), Op: txn.Try}
-	for _, c := range s.state.Outstanding(scriptDef) {
+	ev := txn.Replied{Branch: txn.All, Op: txn.Check}
+	if len(td.CmdArgs) > 0 && len(td.CmdArgs[0].Vals) == 0 {
+		ev = txn.Replied{Branch: s.state.Find(td.CmdArgs[0].Key), Op: txn.Try}
+	}
+	for _, c := range s.state.Outstanding(s.def()) {
 		if c.Branch == ev.Branch {
 			ev.Op, ev.Attempt = c.Op, c.Attempt
 		}
@@ -103,7 +125,7 @@ func (s *script) replied(t *testing.T, td *datadriven.TestData) txn.Replied {
 	td.MaybeScanArgs(t, "attempt", &ev.Attempt)
 	td.MaybeScanArgs(t, "msg", &ev.Message)
 	ev.Reply = []byte(reply)
-	for o := txn.Do; o <= txn.Cancel; o++ {
+	for o := txn.Do; o <= txn.Check; o++ {
 		if o.String() == op {
 			ev.Op = o
 		}
@@ -133,9 +155,9 @@ func (s *script) operated(t *testing.T, td *datadriven.TestData) txn.Event {
 
 func (s *script) legal() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "all: %s\n", spell(s.state.Legal(scriptDef, txn.All)))
+	fmt.Fprintf(&b, "all: %s\n", spell(s.state.Legal(s.def(), txn.All)))
 	for i, br := range s.state.Branches {
-		fmt.Fprintf(&b, "%s: %s\n", br.Name, spell(s.state.Legal(scriptDef, i)))
+		fmt.Fprintf(&b, "%s: %s\n", br.Name, spell(s.state.Legal(s.def(), i)))
 	}
 	return b.String()
 }
@@ -144,7 +166,7 @@ func (s *script) show() string {
 	var b strings.Builder
 	b.WriteString(describeState(s.state))
 	b.WriteString("\n")
-	for _, c := range s.state.Outstanding(scriptDef) {
+	for _, c := range s.state.Outstanding(s.def()) {
 		fmt.Fprintf(&b, "  -> %s %s #%d %s\n", c.Op, c.Name, c.Attempt, c.Payload)
 	}
 	return b.String()

@@ -12,6 +12,8 @@ import (
 // apply is what the application does next.
 func (s *sim) apply() error {
 	switch {
+	case s.work.own && (s.work.gone || len(s.wanted) == 0):
+		return s.twoPhase()
 	case len(s.wanted) > 0:
 		return s.try()
 	case s.commits:
@@ -23,6 +25,14 @@ func (s *sim) apply() error {
 
 func (s *sim) try() error {
 	b := s.wanted[0]
+	if s.state.Checking != nil {
+		_, err := s.state.Advance(simDef, tcc.Try{Branch: b})
+		if !errors.Is(err, tcc.ErrExpired) {
+			return fmt.Errorf("try while it is checked: got %v, want ErrExpired", err)
+		}
+		s.work.gone = true // it is told, and does not do its work
+		return nil
+	}
 	if err := s.advance(tcc.Try{Branch: b}); err != nil {
 		return err
 	}
@@ -43,7 +53,7 @@ func (s *sim) commit() error {
 	switch {
 	case s.state.Decision == txn.RollingBack || s.state.Phase == txn.Abandoned:
 		want = tcc.ErrDecided
-	case s.state.Decision == 0 && len(s.state.Outstanding(simDef)) > 0:
+	case s.state.Decision == 0 && s.state.Checking == nil && len(s.state.Outstanding(simDef)) > 0:
 		want = tcc.ErrTryPending
 	case s.state.Decision == 0 && (len(s.wanted) > 0 || !s.commits):
 		return nil // the application does not want to, yet

@@ -15,7 +15,7 @@ func (s *sim) operate() error {
 	s.operator--
 	branch := s.rnd.IntN(len(s.state.Branches)+1) - 1
 	v := verbs[s.rnd.IntN(len(verbs))]
-	if branch != txn.All && v.Whole() || branch == txn.All && !v.Whole() {
+	if branch != txn.All && v.Whole() || branch == txn.All && !v.Whole() && v != txn.VerbComplete {
 		v = txn.VerbRetry
 	}
 	if v.Whole() && s.state.Phase == txn.Running && s.rnd.IntN(4) > 0 {
@@ -34,6 +34,9 @@ func (s *sim) operate() error {
 		what += " " + p.String()
 		s.rooms[branch].excused = s.rooms[branch].excused || v == txn.VerbSkip || v == txn.VerbComplete
 		s.rooms[branch].failed = s.rooms[branch].failed || v == txn.VerbFail && p != tcc.Trying
+	}
+	if branch == txn.All && v != txn.VerbRetry {
+		s.work.overruled = true
 	}
 	s.acted[what]++
 	return s.advance(operatorEvent(v, branch))

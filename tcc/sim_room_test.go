@@ -38,6 +38,10 @@ func newRoom(rnd *rand.Rand) room {
 // handle is what a participant does with a call, behind its guard.
 func (s *sim) handle(c *txn.Call) (txn.Replied, error) {
 	ev := txn.Replied{Branch: c.Branch, Op: c.Op, Attempt: c.Attempt}
+	if c.Op == txn.Check {
+		s.answerCheck(&ev)
+		return ev, nil
+	}
 	r := &s.rooms[c.Branch]
 	var err error
 	if c.Op == txn.Try {
@@ -109,6 +113,9 @@ func (s *sim) checkTransition(was, is tcc.State) error {
 	if was.Decision != 0 && was.Decision != is.Decision {
 		return errors.New("the decision was changed")
 	}
+	if was.Checking != nil && is.Checking == nil && is.Phase == was.Phase {
+		return errors.New("the check was forgotten")
+	}
 	if len(is.Branches) < len(was.Branches) || was.Decision != 0 && len(is.Branches) != len(was.Branches) {
 		return fmt.Errorf("%d branches became %d", len(was.Branches), len(is.Branches))
 	}
@@ -142,6 +149,9 @@ func (s *sim) checkEnd() error {
 		case registered && s.state.Decision == txn.Committing && !bytes.Equal(s.state.Branches[i].Reply, r.reply):
 			return fmt.Errorf("branch %d replied %q, the state says %q", i, r.reply, s.state.Branches[i].Reply)
 		}
+	}
+	if err := s.work.agrees(s.state.Decision); err != nil {
+		return err
 	}
 	if !s.state.Phase.Finished() && s.state.Phase != txn.Parked {
 		return fmt.Errorf("waits for nothing, but is %s", s.state.Phase)

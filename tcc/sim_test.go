@@ -52,6 +52,12 @@ func TestSimulation(t *testing.T) {
 	if n < 20_000 {
 		return
 	}
+	for _, what := range []string{"committed by the check", "rolled back by the check", "committed while checked",
+		"aborted while checked", "complete"} {
+		if acted[what] < int(n)/1000 {
+			t.Errorf("only %d of %d transactions were %s: the simulation no longer covers it", acted[what], n, what)
+		}
+	}
 	for _, end := range []string{"COMMITTED by COMMITTING", "ROLLED_BACK by ROLLING_BACK",
 		"PARKED by COMMITTING", "PARKED by ROLLING_BACK", "ABANDONED by STATE(0)",
 		"ABANDONED by COMMITTING", "ABANDONED by ROLLING_BACK"} {
@@ -70,7 +76,8 @@ func number(t *testing.T, text string) uint64 {
 	return n
 }
 
-var simDef = &tcc.Definition{Name: "sim", Timeout: time.Minute}
+// simDef has a check, which nothing asks before an Expire.
+var simDef = &tcc.Definition{Name: "sim", Timeout: time.Minute, Check: tcc.CheckBack{Action: "app.check"}}
 
 // sim is one random transaction with its application, its coordinator, its bus
 // and its participants.
@@ -85,6 +92,7 @@ type sim struct {
 	acted    map[string]int // what operators did, by verb and by what it was about
 	storm    bool           // faults happen
 	commits  bool           // the application commits in the end
+	work     work           // what it does by itself
 	advances int
 	verbose  bool
 	trail    strings.Builder
@@ -111,6 +119,7 @@ func newSim(seed uint64, verbose bool) *sim {
 		s.operator = 1 + s.rnd.IntN(8)
 	}
 	s.commits = s.rnd.IntN(5) > 0
+	s.work = newWork(s.rnd)
 	for i := range s.rnd.IntN(6) {
 		b := tcc.Branch{Name: fmt.Sprintf("b%d", i), Action: fmt.Sprintf("svc%d.act", i%3), Payload: []byte{byte(i)}}
 		if s.rnd.IntN(3) == 0 {
@@ -127,7 +136,7 @@ func (s *sim) run() error {
 	storm := s.rnd.IntN(80)
 	for tick := 0; ; tick++ {
 		s.storm = tick < storm
-		if s.state.Phase != txn.Running && len(s.state.Outstanding(simDef)) == 0 {
+		if s.state.Phase != txn.Running && len(s.state.Outstanding(simDef)) == 0 { // ended or parked
 			if !s.unpark() {
 				break
 			}
@@ -155,15 +164,26 @@ func (s *sim) tick() error {
 	if s.operator > 0 && s.rnd.IntN(12) == 0 {
 		return s.operate()
 	}
+	if s.work.own && s.state.Phase == txn.Running && s.rnd.IntN(20) == 0 {
+		return s.expire()
+	}
 	if s.storm {
 		switch s.rnd.IntN(40) {
 		case 0:
+			if s.work.own {
+				return s.expire()
+			}
 			return s.abort()
 		case 1, 2:
 			return s.crash()
 		case 3, 4, 5:
 			return s.timeout()
 		case 6:
+			if s.work.own && s.state.Phase == txn.Running {
+				return s.apply()
+			} else if s.work.own {
+				return s.twoPhase()
+			}
 			return s.commit()
 		case 7:
 			return s.tryTooLate()
@@ -199,6 +219,9 @@ func (s *sim) dispatch() (bool, error) {
 		s.log("send %s %s #%d ×%d", c.Op, c.Name, c.Attempt, copies)
 		for range copies {
 			s.bus = append(s.bus, message{call: &c})
+		}
+		if c.Op == txn.Check {
+			s.acted["check asked"]++
 		}
 		if limit := c.Retry.Attempts; c.Op == txn.Try && limit > 0 && c.Attempt > limit {
 			return true, fmt.Errorf("branch %d is tried a %d. time, %d are allowed", c.Branch, c.Attempt, limit)
@@ -267,6 +290,9 @@ func (s *sim) advance(ev txn.Event) error {
 		return err
 	}
 	s.state = next
+	if r, ok := ev.(txn.Replied); ok && r.Op == txn.Check && was.Phase != next.Phase {
+		s.acted[map[txn.State]string{txn.Committing: "committed", txn.RollingBack: "rolled back"}[next.Decision]+" by the check"]++
+	}
 	return s.checkTransition(was, next)
 }
 

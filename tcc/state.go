@@ -10,6 +10,14 @@ type State struct {
 	Decision txn.State     // Committing or RollingBack once it is decided, and for ever; 0 before
 	Branches []BranchState // in the order in which they were registered
 	Cause    *txn.Reason   // why it turned back, is parked or was abandoned; nil when neither
+	Checking *Checking     // its deadline has passed and its check is asked; nil when not, and once it is decided
+}
+
+// Checking is how far the question has come whether the application's own work
+// committed.
+type Checking struct {
+	Attempt int    `json:"attempt"`         // from 1
+	Error   string `json:"error,omitempty"` // the last failure, at most MaxError bytes
 }
 
 // New returns the state of a transaction that has just begun, with no branch.
@@ -17,10 +25,15 @@ func New(_ *Definition) State { return State{Phase: txn.Running} }
 
 // Outstanding returns what s waits for, in the order of the branches; nothing
 // when s is finished, waits for its decision, or is parked with nothing left
-// to do. It is a function of its arguments. The calls share their bytes with s.
-func (s State) Outstanding(_ *Definition) []txn.Call {
+// to do. A check is asked alone. It is a function of its arguments. The calls share their bytes with s.
+func (s State) Outstanding(d *Definition) []txn.Call {
 	if s.Phase.Finished() {
 		return nil
+	}
+	if s.Checking != nil { // every branch is TRIED
+		return []txn.Call{{
+			Branch: txn.All, Action: d.Check.Action, Op: txn.Check, Attempt: s.Checking.Attempt, Retry: d.Check.Retry,
+		}}
 	}
 	var calls []txn.Call
 	for i := range s.Branches {

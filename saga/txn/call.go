@@ -5,16 +5,18 @@ import "fmt"
 // Op is what a call asks of a participant.
 type Op uint8
 
-// The operations. Do and Undo belong to sagas; Try, Confirm and Cancel to TCC.
+// The operations. Do and Undo belong to sagas; Try, Confirm, Cancel and Check to
+// TCC.
 const (
 	Do      Op = 1
 	Undo    Op = 2
 	Try     Op = 3
 	Confirm Op = 4
 	Cancel  Op = 5
+	Check   Op = 6 // did the application's own work commit? Of the whole, not of a branch
 )
 
-var opNames = [...]string{Do: "do", Undo: "undo", Try: "try", Confirm: "confirm", Cancel: "cancel"}
+var opNames = [...]string{Do: "do", Undo: "undo", Try: "try", Confirm: "confirm", Cancel: "cancel", Check: "check"}
 
 // String returns the lower-case name, for example "undo".
 func (o Op) String() string {
@@ -25,7 +27,7 @@ func (o Op) String() string {
 }
 
 // Valid reports whether o is one of the operations above.
-func (o Op) Valid() bool { return o >= Do && o <= Cancel }
+func (o Op) Valid() bool { return o >= Do && o <= Check }
 
 // Outcome is how a call ended. There are three, and any handler error that is
 // not an explicit refusal is Unknown.
@@ -55,8 +57,8 @@ func (o Outcome) Valid() bool { return o >= OK && o <= Unknown }
 // A transaction's calls are a function of its state, so that whoever loads the
 // state after a crash asks for exactly the same.
 type Call struct {
-	Branch  int     // index of the saga's step or of the TCC branch
-	Name    string  // its name, unique within the transaction
+	Branch  int     // index of the saga's step or of the TCC branch; All of a Check
+	Name    string  // its name, unique within the transaction; empty of a Check
 	Action  string  // for example "accounts.debit"; the service is what stands before the last dot
 	Op      Op      // what is asked
 	Attempt int     // counts from 1 for each operation of each branch

@@ -38,9 +38,10 @@ type Skip struct {
 func (Skip) EventType() string { return "skip" }
 
 // Complete says that a person did what the branch owes now: did it, undid it,
-// confirmed or cancelled it.
+// confirmed or cancelled it. With All it is their answer to a TCC transaction's
+// check: the application's own work did commit.
 type Complete struct {
-	Branch int
+	Branch int    // index, or All
 	Reply  []byte // of a step that was done; an undo, confirm or cancel has none, and it is ignored
 }
 
@@ -86,7 +87,8 @@ func Target(ev Event) (branch int, v Verb) {
 type Verb uint8
 
 // The verbs, each with its event. Retry is about a branch or all of them; Skip,
-// Complete and Fail are about a branch; Abort and Abandon about the whole.
+// Complete and Fail are about a branch, and Complete about a check, too; Abort
+// and Abandon about the whole.
 const (
 	VerbRetry    Verb = 1 // TryAgain
 	VerbSkip     Verb = 2 // Skip

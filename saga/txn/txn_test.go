@@ -167,16 +167,16 @@ func TestReason(t *testing.T) {
 
 func TestOpAndOutcomeNames(t *testing.T) {
 	seen := make(map[string]bool)
-	for o := txn.Do; o <= txn.Cancel; o++ {
+	for o := txn.Do; o <= txn.Check; o++ {
 		seen[o.String()] = true
 	}
 	for o := txn.OK; o <= txn.Unknown; o++ {
 		seen[o.String()] = true
 	}
-	if len(seen) != 8 || !seen["undo"] || !seen["unknown"] {
+	if len(seen) != 9 || !seen["undo"] || !seen["unknown"] {
 		t.Errorf("got %v", seen)
 	}
-	if txn.Op(0).Valid() || txn.Op(6).String() != "op(6)" || txn.Outcome(0).Valid() || txn.Outcome(4).String() != "outcome(4)" {
+	if txn.Op(0).Valid() || txn.Op(7).String() != "op(7)" || txn.Outcome(0).Valid() || txn.Outcome(4).String() != "outcome(4)" {
 		t.Error("names of what does not exist")
 	}
 }

@@ -140,11 +140,16 @@ func (w *World) Client() *sdk.Client {
 	return sdk.NewClient(w.link, &sdk.ClientConfig{Logger: w.cfg.Logger})
 }
 
+// Attendant is what attends to coordinators: an sdk.Participant or sdk.Courier.
+type Attendant interface {
+	Run(ctx context.Context, conns ...grpc.ClientConnInterface) error
+}
+
 // Attend runs a participant, over a connection with the configured Faults, and
 // returns at once. The participant drains when the returned function is called,
 // which waits for that, or else at the end of the test. An error of its Run
 // fails the test.
-func (w *World) Attend(p *sdk.Participant) (stop func()) {
+func (w *World) Attend(p Attendant) (stop func()) {
 	w.mu.Lock()
 	w.streams++
 	conn := &faultyConn{ClientConnInterface: w.link, faults: w.cfg.Faults, number: w.streams}

@@ -142,6 +142,18 @@ func (s *Server) unlessStarted(ctx context.Context, namespace, gid string, err e
 	}
 }
 
+// checkCheck refuses a check that a service which is connected does not offer.
+func (s *Server) checkCheck(ctx context.Context, namespace string, req *amendsv1.BeginTccRequest) error {
+	if req.GetCheck() == nil {
+		return nil
+	}
+	err := s.checkAction(namespace, "check.action", req.GetName(), req.GetCheck().GetAction())
+	if err != nil {
+		err = s.unlessStarted(ctx, namespace, req.GetGid(), err)
+	}
+	return err
+}
+
 func (s *Server) checkTry(namespace string, req *amendsv1.TryBranchRequest) error {
 	field := fmt.Sprintf("payload (branch %q)", req.GetBranch())
 	if err := s.checkPayload(field, len(req.GetPayload()), s.cfg.MaxPayload); err != nil {

@@ -68,9 +68,10 @@ func checkOptional(field, name string) error {
 	return nil
 }
 
-// checkBranch asks for one where the verb is about one.
+// checkBranch asks for one where the verb is about one. That of COMPLETE_STEP may
+// be a check, which has no name.
 func checkBranch(v amendsv1.Verb, branch string) error {
-	if branch == "" && !slices.Contains(bulkVerbs, v) {
+	if branch == "" && v != amendsv1.Verb_VERB_COMPLETE_STEP && !slices.Contains(bulkVerbs, v) {
 		return invalid("branch", "is empty: %s is about one step or branch, name it", verbName(v))
 	}
 	return checkOptional("branch", branch)

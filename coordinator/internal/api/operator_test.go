@@ -29,7 +29,7 @@ var verbs = map[amendsv1.Verb]struct {
 	amendsv1.Verb_VERB_PAUSE:         {"Pause", 'n', func() proto.Message { return &amendsv1.PauseRequest{} }},
 	amendsv1.Verb_VERB_RESUME:        {"Resume", 'n', func() proto.Message { return &amendsv1.ResumeRequest{} }},
 	amendsv1.Verb_VERB_SKIP_STEP:     {"SkipStep", 'r', func() proto.Message { return &amendsv1.SkipStepRequest{} }},
-	amendsv1.Verb_VERB_COMPLETE_STEP: {"CompleteStep", 'r', func() proto.Message { return &amendsv1.CompleteStepRequest{} }},
+	amendsv1.Verb_VERB_COMPLETE_STEP: {"CompleteStep", 'o', func() proto.Message { return &amendsv1.CompleteStepRequest{} }},
 	amendsv1.Verb_VERB_FAIL_STEP:     {"FailStep", 'r', func() proto.Message { return &amendsv1.FailStepRequest{} }},
 	amendsv1.Verb_VERB_ABANDON:       {"Abandon", 'n', func() proto.Message { return &amendsv1.AbandonRequest{} }},
 }

@@ -61,6 +61,9 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
+	if err := t.checkCheck(ctx, c.Namespace, req); err != nil {
+		return nil, t.fail(ctx, err)
+	}
 	rec, created, err := t.engine.BeginTCC(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
 	tx, err := summary(rec, err)
 	if err != nil {

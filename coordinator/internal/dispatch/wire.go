@@ -83,7 +83,7 @@ func (c Call) key() key { return key{c.GID, c.Branch, c.Op, c.Attempt} }
 
 func outcomeKey(namespace string, o *amendsv1.Outcome) key {
 	op := txn.Op(0) // of no call
-	if n := o.GetOp(); n >= amendsv1.Op_OP_DO && n <= amendsv1.Op_OP_CANCEL {
+	if n := o.GetOp(); n >= amendsv1.Op_OP_DO && n <= amendsv1.Op_OP_CHECK {
 		op = txn.Op(n)
 	}
 	return key{wire.Key(namespace, o.GetGid()), int(o.GetIndex()), op, int(o.GetAttempt())}

@@ -36,6 +36,8 @@ func detailOf(ev txn.Event, m machine, actor string) detail {
 		d.Outcome, d.Message = ev.Outcome.String(), ev.Message
 	case txn.Abort:
 		d.Code, d.Message, d.Branch = ev.Reason.Code, ev.Reason.Message, ev.Reason.Branch
+	case tcc.Expire:
+		d.Code, d.Message = ev.Reason.Code, ev.Reason.Message
 	case tcc.Try:
 		d.Branch, d.Action = ev.Branch.Name, ev.Branch.Action
 	}

@@ -142,6 +142,7 @@ func (w *worker) conclude(it item, now time.Time) {
 	}
 	w.e.rates.note(&it.rec, now)
 	w.e.meters.note(&it.rec, it.events)
+	w.e.spans.committed(it.tx.trace, &it.rec, it.events, now)
 	for _, observe := range w.e.cfg.Observers {
 		observe(it.rec, it.events)
 	}

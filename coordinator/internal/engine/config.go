@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/amends-dev/amends/coordinator/store"
 )
@@ -30,6 +31,12 @@ type Config struct {
 	// same way; what does not fit stays in the store until it does. Default
 	// 100,000.
 	MaxLive int
+	// Tracer makes spans of starts, transitions and calls, in the traces in which
+	// transactions were started. nil: none are made.
+	Tracer trace.Tracer
+	// Quota is what a namespace may take; it is asked at every start. A start
+	// over it is refused with ErrOverloaded. nil: there are none.
+	Quota func(namespace string) Quota
 	// StallAfter is how long a transaction may wait for a participant before it
 	// is marked as stalled, with an audit event. Default 1 min; negative: never.
 	StallAfter time.Duration

@@ -34,8 +34,10 @@ type Engine struct {
 	watch      watch
 	rates      rates
 	meters     *meters
-	bulks      chan string   // ids of those to be carried out
-	started    *room         // for what was started here
+	bulks      chan string // ids of those to be carried out
+	started    *room       // for what was started here
+	quotas     *quotas     // of namespaces
+	spans      spans
 	owed       *room         // for what came from the store, which is owed and comes before what is new
 	renew      chan struct{} // wakes the lease loop
 	ready      chan struct{} // closed when the workers first know what they own
@@ -57,7 +59,7 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 	e := &Engine{cfg: full, store: st, shardCount: n, meters: newMeters(),
 		bulks: make(chan string, bulkQueueSize),
 		renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
-		started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}
+		quotas: newQuotas(full.Quota), spans: spans{full.Tracer}, started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}
 	for range full.Workers {
 		e.workers = append(e.workers, newWorker(e))
 	}

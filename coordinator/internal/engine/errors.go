@@ -52,6 +52,8 @@ func refusal(gid string, m machine, err error) error {
 			return turnedBack(m.cause())
 		}
 		return amendsv1.ErrDecided.With("transaction %q is %v: it is decided and cannot be changed", gid, m.phase())
+	case errors.Is(err, tcc.ErrExpired):
+		return amendsv1.ErrDeadlinePassed.With("transaction %q: %v", gid, err)
 	case errors.Is(err, tcc.ErrTryPending):
 		return amendsv1.ErrTryPending.With("transaction %q: %v", gid, err)
 	case errors.Is(err, tcc.ErrBranchExists):

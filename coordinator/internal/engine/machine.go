@@ -104,7 +104,7 @@ func (m *tccMachine) advance(ev txn.Event) (machine, error) {
 	if err != nil {
 		return m, err
 	}
-	if next.Phase == m.s.Phase && next.Cause == m.s.Cause && sameArray(next.Branches, m.s.Branches) {
+	if next.Phase == m.s.Phase && next.Cause == m.s.Cause && next.Checking == m.s.Checking && sameArray(next.Branches, m.s.Branches) {
 		return m, nil
 	}
 	return &tccMachine{d: m.d, s: next}, nil

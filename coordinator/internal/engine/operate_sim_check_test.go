@@ -13,6 +13,7 @@ import (
 func (s *sim) check() {
 	for _, gid := range s.gids {
 		times := map[string]int{}
+		s.checkWork(gid)
 		for _, ev := range checkTrail(s.t, s.st, gid) {
 			var d detail
 			if err := json.Unmarshal(ev.Data, &d); err != nil {

@@ -33,6 +33,7 @@ type sim struct {
 	acked  map[string]bool // and those that were
 	denied map[string]bool // requests that were not, and never will be
 	acted  map[string]int64
+	works  map[string]*simWork // of two-phase messages, by gid
 }
 
 // ack is when a coordinator acknowledged that no call goes out any more.
@@ -44,7 +45,8 @@ type ack struct {
 func newSim(t *testing.T, seed uint64) *sim {
 	return &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), st: memstore.New(&memstore.Config{Shards: 4}),
 		held: map[string]ack{}, sent: map[string]bool{}, acked: map[string]bool{},
-		denied: map[string]bool{}, acted: map[string]int64{}}
+		denied: map[string]bool{}, acted: map[string]int64{},
+		works: map[string]*simWork{}}
 }
 
 func (s *sim) fork() *rand.Rand { return rand.New(rand.NewPCG(s.rnd.Uint64(), 8)) }
@@ -248,6 +250,10 @@ func (n *simNode) participant(r *rand.Rand, c dispatch.Call) {
 	say := func(o txn.Outcome) {
 		n.Outcome(dispatch.Outcome{GID: c.GID, Replied: txn.Replied{
 			Branch: c.Branch, Op: c.Op, Attempt: c.Attempt, Outcome: o, Message: "so it is", Reply: []byte(`1`)}})
+	}
+	if c.Op == txn.Check {
+		n.s.answerCheck(r, c, say)
+		return
 	}
 	if n.s.well.Load() {
 		say(txn.OK)

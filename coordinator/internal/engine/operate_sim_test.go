@@ -22,13 +22,15 @@ import (
 )
 
 // TestOperatorSimulation has operators do whatever they can think of, legal or
-// not, one by one and in bulk, to sagas and TCC transactions whose participants
+// not, one by one and in bulk, to sagas, TCC transactions and two-phase messages whose participants
 // answer, refuse, are slow, repeat themselves or say nothing, on two
 // coordinators that crash and lose their leases, over a store that loses
 // requests and replies. AMENDS_SIM_N says how many runs (200), AMENDS_SIM_SEED
 // where to begin (alone: just that one).
-func TestOperatorSimulation(t *testing.T) {
-	n, seed := 200, uint64(1)
+func TestOperatorSimulation(t *testing.T) { simulate(t, 200, (*sim).run) }
+
+func simulate(t *testing.T, n int, run func(*sim)) {
+	seed := uint64(1)
 	if v, err := strconv.ParseUint(os.Getenv("AMENDS_SIM_SEED"), 10, 64); err == nil {
 		n, seed = 1, v
 	}
@@ -36,9 +38,9 @@ func TestOperatorSimulation(t *testing.T) {
 		n = v
 	}
 	for range n {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { newSim(t, seed).run() }) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { run(newSim(t, seed)) }) })
 		if t.Failed() {
-			t.Fatalf("repeat: AMENDS_SIM_SEED=%d go test -run 'TestOperatorSimulation$' ./coordinator/internal/engine", seed)
+			t.Fatalf("repeat: AMENDS_SIM_SEED=%d go test -run '%s$' ./coordinator/internal/engine", seed, t.Name())
 		}
 		seed++
 	}
@@ -97,6 +99,10 @@ func (s *sim) application(r *rand.Rand, gid string, isTCC bool) {
 		}); err != nil {
 			s.t.Errorf("start %q: %v", gid, err)
 		}
+		return
+	}
+	if r.IntN(4) == 0 {
+		s.messenger(r, gid)
 		return
 	}
 	d := &tcc.Definition{Name: "tcc", Timeout: time.Duration(5+r.IntN(120)) * time.Second}
@@ -162,6 +168,9 @@ func (s *sim) choose(r *rand.Rand, rec store.Record, c *Command) (legal bool) {
 		c.Verb = retry
 	}
 	ofBranch := slices.Contains([]amendsv1.Verb{skip, complete, fail}, c.Verb) || c.Verb == retry && r.IntN(2) == 0
+	if c.Verb == complete && r.IntN(2) == 0 { // an answer to a check
+		ofBranch = false
+	}
 	if ofBranch && m.branches() > 0 {
 		i := r.IntN(m.branches())
 		c.Branch = m.branch(i)
@@ -264,7 +273,11 @@ func (s *sim) finish() {
 			return
 		}
 	}
-	for _, key := range append(s.gids, s.bulks[0].ID, s.bulks[1].ID) {
+	keys := slices.Clone(s.gids)
+	for _, b := range s.bulks {
+		keys = append(keys, b.ID)
+	}
+	for _, key := range keys {
 		rec, err := s.st.Load(s.t.Context(), key)
 		s.t.Errorf("%q did not come to its end: %v paused %v due %v %s, %v, trail %s", key, txn.State(rec.State), rec.Paused,
 			rec.NextAt, rec.Body, err, trailOf(s.t, s.st, key))

@@ -156,6 +156,11 @@ func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, sa
 			say(answer{err: err})
 			return
 		}
+		if err := w.e.quotas.take(&t.rec, time.Now()); err != nil {
+			w.e.meters.refused.Add(refusedQuota)
+			say(answer{err: err})
+			return
+		}
 		w.adopt(t, w.e.started)
 		w.touch(t)
 		t.afterDurable(func(rec store.Record, err error) { say(answer{rec: rec, created: true, err: err}) })

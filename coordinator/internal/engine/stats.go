@@ -17,6 +17,7 @@ import (
 const (
 	refusedFull    = "full"
 	refusedCrowded = "crowded"
+	refusedQuota   = "quota"
 
 	bulkActed   = "acted"
 	bulkSkipped = "skipped"
@@ -63,7 +64,7 @@ func newMeters() *meters {
 	}
 	return &meters{
 		started: meter.NewTally(kinds...), finished: meter.NewTally(endings...), verbs: meter.NewTally(verbs...),
-		refused: meter.NewTally(refusedFull, refusedCrowded),
+		refused: meter.NewTally(refusedFull, refusedCrowded, refusedQuota),
 		bulk:    meter.NewTally(bulkActed, bulkSkipped, bulkFailed),
 		commit:  meter.NewHistogram(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10),
 		batch:   meter.NewHistogram(1, 2, 4, 8, 16, 32, 64, 128, 256, maxBatch),
@@ -116,6 +117,7 @@ type Stats struct {
 	Live, Owed   int                      // in memory: started here, taken over from the store
 	Limit        int                      // of Live
 	Waiting      map[string]int           // transactions in memory that wait for a service, by its name
+	Quotas       map[string]QuotaUse      // by namespace
 }
 
 // Stats returns the counts so far. It asks nobody.
@@ -127,6 +129,7 @@ func (e *Engine) Stats() Stats {
 		Commit: m.commit.Snapshot(), Batch: m.batch.Snapshot(), CommitErrors: m.commitErrors.Load(),
 		Acquired: m.acquired.Load(), Lost: m.lost.Load(), Shards: e.shardCount,
 		Live: e.started.count(), Owed: e.owed.count(), Limit: e.cfg.MaxLive, Waiting: e.waitingFor(),
+		Quotas: e.quotas.all(),
 	}
 }
 

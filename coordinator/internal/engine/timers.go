@@ -3,6 +3,9 @@ package engine
 import (
 	"container/heap"
 	"time"
+
+	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
 )
 
 // timers holds transactions by the time at which they must be looked at.
@@ -64,4 +67,22 @@ func (ts *timers) next() time.Time {
 		return time.Time{}
 	}
 	return ts.heap[0].wakeAt
+}
+
+// expire turns a transaction back whose deadline has passed, or has it ask its
+// check.
+func (w *worker) expire(t *tx, now time.Time) {
+	if d := t.deadline(); d.IsZero() || d.After(now) {
+		return
+	}
+	t.expiry = true
+	message := "not decided within " + t.rec.Deadline.Sub(t.rec.CreatedAt).String()
+	why := txn.Reason{Code: txn.CodeDeadline, Message: message}
+	var ev txn.Event = txn.Abort{Reason: why}
+	if m, ok := t.m.(*tccMachine); ok && m.d.Check.Action != "" {
+		ev = tcc.Expire{Reason: why}
+	}
+	if err := w.apply(t, ev, ""); err != nil {
+		w.log.Error("amends: deadline could not be applied", "gid", t.rec.GID, "err", err)
+	}
 }

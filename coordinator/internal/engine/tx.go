@@ -51,6 +51,7 @@ type call struct {
 	txn.Call
 	due  time.Time
 	sent bool
+	at   time.Time // when it was sent
 }
 
 // same reports whether c is the call that the machine wants.
@@ -89,7 +90,7 @@ func (t *tx) schedule(now time.Time, rnd func() float64) time.Time {
 		}
 		c := call{Call: want, due: now}
 		if len(old) > 0 && old[0].same(want) {
-			c.due, c.sent = old[0].due, old[0].sent
+			c.due, c.sent, c.at = old[0].due, old[0].sent, old[0].at
 		} else if want.Attempt > 1 && t.fresh {
 			c.due = later(now, t.dueAt)
 		} else if want.Attempt > 1 {
@@ -127,7 +128,7 @@ func (t *tx) isUrgent(branch int) bool {
 	return slices.Contains(t.urgent, branch) || slices.Contains(t.urgent, txn.All)
 }
 
-// deadline is when the transaction must turn back, or zero.
+// deadline is when the transaction must turn back or ask its check, or zero.
 func (t *tx) deadline() time.Time {
 	if t.expiry || t.rec.Paused || t.m.phase() != txn.Running {
 		return time.Time{}

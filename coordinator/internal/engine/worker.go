@@ -147,19 +147,6 @@ func (w *worker) wakeDue(now time.Time) {
 	}
 }
 
-// expire turns a transaction back whose deadline has passed.
-func (w *worker) expire(t *tx, now time.Time) {
-	if d := t.deadline(); d.IsZero() || d.After(now) {
-		return
-	}
-	t.expiry = true
-	message := "not decided within " + t.rec.Deadline.Sub(t.rec.CreatedAt).String()
-	abort := txn.Abort{Reason: txn.Reason{Code: txn.CodeDeadline, Message: message}}
-	if err := w.apply(t, abort, ""); err != nil {
-		w.log.Error("amends: deadline could not be applied", "gid", t.rec.GID, "err", err)
-	}
-}
-
 // apply lets the machine decide about an event and queues the change.
 func (w *worker) apply(t *tx, ev txn.Event, actor string) error {
 	next, err := t.m.advance(ev)
@@ -242,7 +229,7 @@ func (w *worker) send(t *tx, now time.Time) {
 		case !held:
 			c.due = now.Add(w.e.cfg.LeaseTTL / 10)
 		default:
-			c.sent = true
+			c.sent, c.at = true, now
 			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires(), Trace: t.trace})
 		}
 	}
@@ -297,6 +284,7 @@ func (w *worker) settleCall(t *tx, r txn.Replied) {
 	for i := range t.calls {
 		c := &t.calls[i]
 		if c.sent && c.same(txn.Call{Branch: r.Branch, Op: r.Op, Attempt: r.Attempt}) {
+			w.e.spans.called(t, c, r, time.Now())
 			if !t.dirty { // nothing came of it, so it is asked again
 				c.sent, c.due = false, time.Now().Add(c.Retry.Delay(c.Attempt, w.rnd.Float64()))
 				w.timers.set(t, t.nextWake())
@@ -321,6 +309,7 @@ func (w *worker) forget(t *tx) {
 	}
 	delete(w.txs, t.rec.GID)
 	t.room.leave(t.waits)
+	w.e.quotas.leave(&t.rec)
 	w.e.dispatcher.Withdraw(t.rec.GID)
 	w.timers.set(t, time.Time{})
 	t.dismiss(errElsewhere)
@@ -335,6 +324,9 @@ func (w *worker) adopt(t *tx, r *room) {
 	t.waits = inNamespace(t.rec.Namespace, t.waits)
 	t.room, t.patience = r, w.e.cfg.StallAfter
 	r.enter(t.waits)
+	if r != w.e.started { // a start has been counted
+		w.e.quotas.enter(&t.rec)
+	}
 	w.txs[t.rec.GID] = t
 }
 

@@ -57,6 +57,16 @@ func TCCDefinition(req *amendsv1.BeginTccRequest) (*tcc.Definition, error) {
 		}
 		d.Timeout = timeout
 	}
+	if check := req.GetCheck(); check != nil {
+		retry, err := FromRetry(check.GetRetry())
+		if err == nil && check.GetAction() == "" {
+			err = errors.New("check.action is empty: name the action that tells, or leave the check out")
+		}
+		if err != nil {
+			return nil, invalid(err)
+		}
+		d.Check = tcc.CheckBack{Action: check.GetAction(), Retry: retry}
+	}
 	if err := d.Validate(); err != nil {
 		return nil, invalid(err)
 	}

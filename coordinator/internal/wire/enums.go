@@ -69,6 +69,7 @@ var (
 		{txn.Try, amendsv1.Op_OP_TRY},
 		{txn.Confirm, amendsv1.Op_OP_CONFIRM},
 		{txn.Cancel, amendsv1.Op_OP_CANCEL},
+		{txn.Check, amendsv1.Op_OP_CHECK},
 	}
 	outcomes = table[txn.Outcome, amendsv1.OutcomeCode]{
 		{txn.OK, amendsv1.OutcomeCode_OUTCOME_CODE_OK},

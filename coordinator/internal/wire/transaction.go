@@ -44,11 +44,9 @@ func Transaction(rec store.Record, full, branches bool) (*amendsv1.Transaction, 
 	if !branches {
 		return t, nil
 	}
-	list, err := decodeBranches(rec, full)
-	if err != nil {
+	if err := decodeInto(t, rec, full); err != nil {
 		return nil, fmt.Errorf("wire: transaction %q: %w", gid, err)
 	}
-	t.Branches = list
 	return t, nil
 }
 
@@ -58,34 +56,42 @@ func cause(r txn.Reason) *amendsv1.Cause {
 	}
 }
 
-func decodeBranches(rec store.Record, full bool) ([]*amendsv1.Branch, error) {
+// decodeInto adds what only the definition and the state tell.
+func decodeInto(t *amendsv1.Transaction, rec store.Record, full bool) error {
 	state, _, err := SplitBody(rec.Body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	switch rec.Kind {
 	case KindSaga:
 		d, err := saga.DecodeDefinition(rec.Definition)
 		if err != nil {
-			return nil, fmt.Errorf("definition: %w", err)
+			return fmt.Errorf("definition: %w", err)
 		}
 		s, err := saga.DecodeState(d, state)
 		if err != nil {
-			return nil, fmt.Errorf("state: %w", err)
+			return fmt.Errorf("state: %w", err)
 		}
-		return withNext(sagaBranches(d, s, full), rec, s.Outstanding(d)), nil
+		t.Branches = withNext(sagaBranches(d, s, full), rec, s.Outstanding(d))
+		return nil
 	case KindTCC:
 		d, err := tcc.DecodeDefinition(rec.Definition)
 		if err != nil {
-			return nil, fmt.Errorf("definition: %w", err)
+			return fmt.Errorf("definition: %w", err)
 		}
 		s, err := tcc.DecodeState(d, state)
 		if err != nil {
-			return nil, fmt.Errorf("state: %w", err)
+			return fmt.Errorf("state: %w", err)
 		}
-		return withNext(tccBranches(s, full), rec, s.Outstanding(d)), nil
+		t.Branches = withNext(tccBranches(s, full), rec, s.Outstanding(d))
+		if c := s.Checking; c != nil {
+			t.Check = &amendsv1.Check{
+				Action: amendsv1.ValidText(d.Check.Action), Attempt: int32(c.Attempt), Error: amendsv1.ValidText(c.Error),
+			}
+		}
+		return nil
 	}
-	return nil, fmt.Errorf("kind %q is neither saga nor tcc", rec.Kind)
+	return fmt.Errorf("kind %q is neither saga nor tcc", rec.Kind)
 }
 
 // withNext sets when a branch is tried again, where the record tells. It has
@@ -95,7 +101,7 @@ func decodeBranches(rec store.Record, full bool) ([]*amendsv1.Branch, error) {
 // it is can be told of a single call only. Once it is past, that attempt is
 // under way.
 func withNext(branches []*amendsv1.Branch, rec store.Record, calls []txn.Call) []*amendsv1.Branch {
-	if len(calls) == 1 && rec.Stalled && !rec.Paused && rec.NextAt.After(rec.UpdatedAt) && !rec.NextAt.Equal(rec.Deadline) {
+	if len(calls) == 1 && calls[0].Branch != txn.All && rec.Stalled && !rec.Paused && rec.NextAt.After(rec.UpdatedAt) && !rec.NextAt.Equal(rec.Deadline) {
 		branches[calls[0].Branch].NextTime = Timestamp(rec.NextAt)
 	}
 	return branches

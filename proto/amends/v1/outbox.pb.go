@@ -119,15 +119,21 @@ type GetOutboxResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Messages that wait to be published.
 	Messages int64 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
-	// How long the oldest of them has waited; absent when there is none.
+	// How long the oldest of them has waited, a delayed one since it was due;
+	// absent when there is none.
 	OldestAge   *durationpb.Duration `protobuf:"bytes,2,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
 	DeadLetters int64                `protobuf:"varint,3,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
 	BlockedKeys int64                `protobuf:"varint,4,opt,name=blocked_keys,json=blockedKeys,proto3" json:"blocked_keys,omitempty"`
 	// By name; only those that have messages waiting.
-	Topics        []*OutboxTopic     `protobuf:"bytes,5,rep,name=topics,proto3" json:"topics,omitempty"`
-	Partitions    []*OutboxPartition `protobuf:"bytes,6,rep,name=partitions,proto3" json:"partitions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Topics     []*OutboxTopic     `protobuf:"bytes,5,rep,name=topics,proto3" json:"topics,omitempty"`
+	Partitions []*OutboxPartition `protobuf:"bytes,6,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// Of messages, those that wait for their time, or behind one of their key that
+	// does.
+	DelayedMessages int64 `protobuf:"varint,7,opt,name=delayed_messages,json=delayedMessages,proto3" json:"delayed_messages,omitempty"`
+	// Of dead_letters, those that are parked.
+	ParkedMessages int64 `protobuf:"varint,8,opt,name=parked_messages,json=parkedMessages,proto3" json:"parked_messages,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetOutboxResponse) Reset() {
@@ -200,6 +206,20 @@ func (x *GetOutboxResponse) GetPartitions() []*OutboxPartition {
 		return x.Partitions
 	}
 	return nil
+}
+
+func (x *GetOutboxResponse) GetDelayedMessages() int64 {
+	if x != nil {
+		return x.DelayedMessages
+	}
+	return 0
+}
+
+func (x *GetOutboxResponse) GetParkedMessages() int64 {
+	if x != nil {
+		return x.ParkedMessages
+	}
+	return 0
 }
 
 // What waits of one topic.
@@ -363,8 +383,10 @@ type OutboxMessage struct {
 	Size           int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
 	IdempotencyKey string                 `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	CreateTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// It is not published before; absent: it was not delayed.
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutboxMessage) Reset() {
@@ -442,6 +464,13 @@ func (x *OutboxMessage) GetIdempotencyKey() string {
 func (x *OutboxMessage) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *OutboxMessage) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
 	}
 	return nil
 }
@@ -569,7 +598,7 @@ func (x *ListMessagesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// A message that was given up.
+// A message that was given up, or that is parked behind one of its key.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names it. Later ones have higher numbers.
@@ -581,7 +610,8 @@ type DeadLetter struct {
 	Size           int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
 	IdempotencyKey string                 `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	CreateTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	FailTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=fail_time,json=failTime,proto3" json:"fail_time,omitempty"`
+	// Absent: it has not failed itself, it is parked.
+	FailTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=fail_time,json=failTime,proto3" json:"fail_time,omitempty"`
 	// Attempts to publish it, as far as they are known.
 	Attempts int32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// Of the last attempt, at most 4 KiB; or who put it here by hand, and why.
@@ -589,7 +619,11 @@ type DeadLetter struct {
 	// By GetDeadLetter only.
 	Headers map[string]string `protobuf:"bytes,11,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// By GetDeadLetter only.
-	Body          []byte `protobuf:"bytes,12,opt,name=body,proto3" json:"body,omitempty"`
+	Body []byte `protobuf:"bytes,12,opt,name=body,proto3" json:"body,omitempty"`
+	// Its key stands still behind the first of its parked ones, until that is
+	// replayed, skipped or discarded. Parked ones are replayed in the order of
+	// their key, before everything that came later.
+	Parked        bool `protobuf:"varint,13,opt,name=parked,proto3" json:"parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -706,6 +740,13 @@ func (x *DeadLetter) GetBody() []byte {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *DeadLetter) GetParked() bool {
+	if x != nil {
+		return x.Parked
+	}
+	return false
 }
 
 type ListDeadLettersRequest struct {
@@ -1196,7 +1237,7 @@ type BlockedKey struct {
 	// Messages of the key that wait, this one among them.
 	Messages  int64                  `protobuf:"varint,8,opt,name=messages,proto3" json:"messages,omitempty"`
 	BlockTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=block_time,json=blockTime,proto3" json:"block_time,omitempty"`
-	// The next attempt.
+	// The next attempt; absent: the key is parked, there is none.
 	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
 	Partition     int32                  `protobuf:"varint,11,opt,name=partition,proto3" json:"partition,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1881,7 +1922,7 @@ var File_amends_v1_outbox_proto protoreflect.FileDescriptor
 const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\n" +
 	"\x16amends/v1/outbox.proto\x12\tamends.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetOutboxRequest\"\x9b\x02\n" +
+	"\x10GetOutboxRequest\"\xef\x02\n" +
 	"\x11GetOutboxResponse\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x03R\bmessages\x128\n" +
 	"\n" +
@@ -1891,7 +1932,9 @@ const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\x06topics\x18\x05 \x03(\v2\x16.amends.v1.OutboxTopicR\x06topics\x12:\n" +
 	"\n" +
 	"partitions\x18\x06 \x03(\v2\x1a.amends.v1.OutboxPartitionR\n" +
-	"partitions\"y\n" +
+	"partitions\x12)\n" +
+	"\x10delayed_messages\x18\a \x01(\x03R\x0fdelayedMessages\x12'\n" +
+	"\x0fparked_messages\x18\b \x01(\x03R\x0eparkedMessages\"y\n" +
 	"\vOutboxTopic\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1a\n" +
 	"\bmessages\x18\x02 \x01(\x03R\bmessages\x128\n" +
@@ -1905,7 +1948,7 @@ const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x03R\x05epoch\x128\n" +
 	"\n" +
-	"lease_left\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\"\xdd\x01\n" +
+	"lease_left\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tleaseLeft\"\x98\x02\n" +
 	"\rOutboxMessage\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\tR\bposition\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -1914,7 +1957,9 @@ const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\x03R\x04size\x12'\n" +
 	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKey\x12;\n" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"y\n" +
+	"createTime\x129\n" +
+	"\n" +
+	"not_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"y\n" +
 	"\x13ListMessagesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1923,7 +1968,7 @@ const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\x03key\x18\x04 \x01(\tR\x03key\"t\n" +
 	"\x14ListMessagesResponse\x124\n" +
 	"\bmessages\x18\x01 \x03(\v2\x18.amends.v1.OutboxMessageR\bmessages\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcf\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe7\x03\n" +
 	"\n" +
 	"DeadLetter\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x0e\n" +
@@ -1939,7 +1984,8 @@ const file_amends_v1_outbox_proto_rawDesc = "" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12<\n" +
 	"\aheaders\x18\v \x03(\v2\".amends.v1.DeadLetter.HeadersEntryR\aheaders\x12\x12\n" +
-	"\x04body\x18\f \x01(\fR\x04body\x1a:\n" +
+	"\x04body\x18\f \x01(\fR\x04body\x12\x16\n" +
+	"\x06parked\x18\r \x01(\bR\x06parked\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +
@@ -2111,47 +2157,48 @@ var file_amends_v1_outbox_proto_depIdxs = []int32{
 	28, // 4: amends.v1.OutboxPartition.oldest_age:type_name -> google.protobuf.Duration
 	28, // 5: amends.v1.OutboxPartition.lease_left:type_name -> google.protobuf.Duration
 	29, // 6: amends.v1.OutboxMessage.create_time:type_name -> google.protobuf.Timestamp
-	5,  // 7: amends.v1.ListMessagesResponse.messages:type_name -> amends.v1.OutboxMessage
-	29, // 8: amends.v1.DeadLetter.create_time:type_name -> google.protobuf.Timestamp
-	29, // 9: amends.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
-	27, // 10: amends.v1.DeadLetter.headers:type_name -> amends.v1.DeadLetter.HeadersEntry
-	8,  // 11: amends.v1.ListDeadLettersResponse.dead_letters:type_name -> amends.v1.DeadLetter
-	8,  // 12: amends.v1.GetDeadLetterResponse.dead_letter:type_name -> amends.v1.DeadLetter
-	24, // 13: amends.v1.ReplayDeadLettersResponse.act:type_name -> amends.v1.OutboxAct
-	24, // 14: amends.v1.DiscardDeadLettersResponse.act:type_name -> amends.v1.OutboxAct
-	29, // 15: amends.v1.BlockedKey.block_time:type_name -> google.protobuf.Timestamp
-	29, // 16: amends.v1.BlockedKey.retry_time:type_name -> google.protobuf.Timestamp
-	17, // 17: amends.v1.ListBlockedKeysResponse.blocked_keys:type_name -> amends.v1.BlockedKey
-	24, // 18: amends.v1.SkipMessageResponse.act:type_name -> amends.v1.OutboxAct
-	24, // 19: amends.v1.ParkKeyResponse.act:type_name -> amends.v1.OutboxAct
-	0,  // 20: amends.v1.OutboxAct.verb:type_name -> amends.v1.OutboxVerb
-	29, // 21: amends.v1.OutboxAct.act_time:type_name -> google.protobuf.Timestamp
-	24, // 22: amends.v1.ListOutboxActsResponse.acts:type_name -> amends.v1.OutboxAct
-	1,  // 23: amends.v1.OutboxService.GetOutbox:input_type -> amends.v1.GetOutboxRequest
-	6,  // 24: amends.v1.OutboxService.ListMessages:input_type -> amends.v1.ListMessagesRequest
-	9,  // 25: amends.v1.OutboxService.ListDeadLetters:input_type -> amends.v1.ListDeadLettersRequest
-	11, // 26: amends.v1.OutboxService.GetDeadLetter:input_type -> amends.v1.GetDeadLetterRequest
-	13, // 27: amends.v1.OutboxService.ReplayDeadLetters:input_type -> amends.v1.ReplayDeadLettersRequest
-	15, // 28: amends.v1.OutboxService.DiscardDeadLetters:input_type -> amends.v1.DiscardDeadLettersRequest
-	18, // 29: amends.v1.OutboxService.ListBlockedKeys:input_type -> amends.v1.ListBlockedKeysRequest
-	20, // 30: amends.v1.OutboxService.SkipMessage:input_type -> amends.v1.SkipMessageRequest
-	22, // 31: amends.v1.OutboxService.ParkKey:input_type -> amends.v1.ParkKeyRequest
-	25, // 32: amends.v1.OutboxService.ListOutboxActs:input_type -> amends.v1.ListOutboxActsRequest
-	2,  // 33: amends.v1.OutboxService.GetOutbox:output_type -> amends.v1.GetOutboxResponse
-	7,  // 34: amends.v1.OutboxService.ListMessages:output_type -> amends.v1.ListMessagesResponse
-	10, // 35: amends.v1.OutboxService.ListDeadLetters:output_type -> amends.v1.ListDeadLettersResponse
-	12, // 36: amends.v1.OutboxService.GetDeadLetter:output_type -> amends.v1.GetDeadLetterResponse
-	14, // 37: amends.v1.OutboxService.ReplayDeadLetters:output_type -> amends.v1.ReplayDeadLettersResponse
-	16, // 38: amends.v1.OutboxService.DiscardDeadLetters:output_type -> amends.v1.DiscardDeadLettersResponse
-	19, // 39: amends.v1.OutboxService.ListBlockedKeys:output_type -> amends.v1.ListBlockedKeysResponse
-	21, // 40: amends.v1.OutboxService.SkipMessage:output_type -> amends.v1.SkipMessageResponse
-	23, // 41: amends.v1.OutboxService.ParkKey:output_type -> amends.v1.ParkKeyResponse
-	26, // 42: amends.v1.OutboxService.ListOutboxActs:output_type -> amends.v1.ListOutboxActsResponse
-	33, // [33:43] is the sub-list for method output_type
-	23, // [23:33] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	29, // 7: amends.v1.OutboxMessage.not_before:type_name -> google.protobuf.Timestamp
+	5,  // 8: amends.v1.ListMessagesResponse.messages:type_name -> amends.v1.OutboxMessage
+	29, // 9: amends.v1.DeadLetter.create_time:type_name -> google.protobuf.Timestamp
+	29, // 10: amends.v1.DeadLetter.fail_time:type_name -> google.protobuf.Timestamp
+	27, // 11: amends.v1.DeadLetter.headers:type_name -> amends.v1.DeadLetter.HeadersEntry
+	8,  // 12: amends.v1.ListDeadLettersResponse.dead_letters:type_name -> amends.v1.DeadLetter
+	8,  // 13: amends.v1.GetDeadLetterResponse.dead_letter:type_name -> amends.v1.DeadLetter
+	24, // 14: amends.v1.ReplayDeadLettersResponse.act:type_name -> amends.v1.OutboxAct
+	24, // 15: amends.v1.DiscardDeadLettersResponse.act:type_name -> amends.v1.OutboxAct
+	29, // 16: amends.v1.BlockedKey.block_time:type_name -> google.protobuf.Timestamp
+	29, // 17: amends.v1.BlockedKey.retry_time:type_name -> google.protobuf.Timestamp
+	17, // 18: amends.v1.ListBlockedKeysResponse.blocked_keys:type_name -> amends.v1.BlockedKey
+	24, // 19: amends.v1.SkipMessageResponse.act:type_name -> amends.v1.OutboxAct
+	24, // 20: amends.v1.ParkKeyResponse.act:type_name -> amends.v1.OutboxAct
+	0,  // 21: amends.v1.OutboxAct.verb:type_name -> amends.v1.OutboxVerb
+	29, // 22: amends.v1.OutboxAct.act_time:type_name -> google.protobuf.Timestamp
+	24, // 23: amends.v1.ListOutboxActsResponse.acts:type_name -> amends.v1.OutboxAct
+	1,  // 24: amends.v1.OutboxService.GetOutbox:input_type -> amends.v1.GetOutboxRequest
+	6,  // 25: amends.v1.OutboxService.ListMessages:input_type -> amends.v1.ListMessagesRequest
+	9,  // 26: amends.v1.OutboxService.ListDeadLetters:input_type -> amends.v1.ListDeadLettersRequest
+	11, // 27: amends.v1.OutboxService.GetDeadLetter:input_type -> amends.v1.GetDeadLetterRequest
+	13, // 28: amends.v1.OutboxService.ReplayDeadLetters:input_type -> amends.v1.ReplayDeadLettersRequest
+	15, // 29: amends.v1.OutboxService.DiscardDeadLetters:input_type -> amends.v1.DiscardDeadLettersRequest
+	18, // 30: amends.v1.OutboxService.ListBlockedKeys:input_type -> amends.v1.ListBlockedKeysRequest
+	20, // 31: amends.v1.OutboxService.SkipMessage:input_type -> amends.v1.SkipMessageRequest
+	22, // 32: amends.v1.OutboxService.ParkKey:input_type -> amends.v1.ParkKeyRequest
+	25, // 33: amends.v1.OutboxService.ListOutboxActs:input_type -> amends.v1.ListOutboxActsRequest
+	2,  // 34: amends.v1.OutboxService.GetOutbox:output_type -> amends.v1.GetOutboxResponse
+	7,  // 35: amends.v1.OutboxService.ListMessages:output_type -> amends.v1.ListMessagesResponse
+	10, // 36: amends.v1.OutboxService.ListDeadLetters:output_type -> amends.v1.ListDeadLettersResponse
+	12, // 37: amends.v1.OutboxService.GetDeadLetter:output_type -> amends.v1.GetDeadLetterResponse
+	14, // 38: amends.v1.OutboxService.ReplayDeadLetters:output_type -> amends.v1.ReplayDeadLettersResponse
+	16, // 39: amends.v1.OutboxService.DiscardDeadLetters:output_type -> amends.v1.DiscardDeadLettersResponse
+	19, // 40: amends.v1.OutboxService.ListBlockedKeys:output_type -> amends.v1.ListBlockedKeysResponse
+	21, // 41: amends.v1.OutboxService.SkipMessage:output_type -> amends.v1.SkipMessageResponse
+	23, // 42: amends.v1.OutboxService.ParkKey:output_type -> amends.v1.ParkKeyResponse
+	26, // 43: amends.v1.OutboxService.ListOutboxActs:output_type -> amends.v1.ListOutboxActsResponse
+	34, // [34:44] is the sub-list for method output_type
+	24, // [24:34] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_outbox_proto_init() }

@@ -33,6 +33,9 @@ const (
 	Op_OP_TRY         Op = 3
 	Op_OP_CONFIRM     Op = 4
 	Op_OP_CANCEL      Op = 5
+	// Did the application's own work of this transaction commit? Repeated until it
+	// is answered; it must change nothing but what makes its answer hold.
+	Op_OP_CHECK Op = 6
 )
 
 // Enum value maps for Op.
@@ -44,6 +47,7 @@ var (
 		3: "OP_TRY",
 		4: "OP_CONFIRM",
 		5: "OP_CANCEL",
+		6: "OP_CHECK",
 	}
 	Op_value = map[string]int32{
 		"OP_UNSPECIFIED": 0,
@@ -52,6 +56,7 @@ var (
 		"OP_TRY":         3,
 		"OP_CONFIRM":     4,
 		"OP_CANCEL":      5,
+		"OP_CHECK":       6,
 	}
 )
 
@@ -538,10 +543,10 @@ func (x *Calls) GetCalls() []*Call {
 type Call struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Gid   string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
-	// The step's or branch's name. Together with gid and op it is the
-	// idempotency key.
+	// The step's or branch's name; empty of a check. Together with gid and op it
+	// is the idempotency key.
 	Branch string `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
-	// Its index, to be returned with the outcome.
+	// Its index, to be returned with the outcome; -1 of a check.
 	Index   int32  `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	Op      Op     `protobuf:"varint,4,opt,name=op,proto3,enum=amends.v1.Op" json:"op,omitempty"`
 	Action  string `protobuf:"bytes,5,opt,name=action,proto3" json:"action,omitempty"`
@@ -551,7 +556,7 @@ type Call struct {
 	Replies []*StepReply `protobuf:"bytes,8,rep,name=replies,proto3" json:"replies,omitempty"`
 	// The coordinator no longer waits for an answer after this.
 	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// TCC only: the transaction cancels when undecided by then.
+	// TCC only: the transaction cancels, or checks, when undecided by then.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The W3C trace context that the transaction was started with; empty: none.
 	Traceparent   string `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
@@ -1029,7 +1034,7 @@ const file_amends_v1_participant_proto_rawDesc = "" +
 	"\amessage\x18\a \x01(\tR\amessage\"\x06\n" +
 	"\x04Ping\"\x06\n" +
 	"\x04Pong\"\a\n" +
-	"\x05Drain*[\n" +
+	"\x05Drain*i\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05OP_DO\x10\x01\x12\v\n" +
@@ -1038,7 +1043,8 @@ const file_amends_v1_participant_proto_rawDesc = "" +
 	"\x06OP_TRY\x10\x03\x12\x0e\n" +
 	"\n" +
 	"OP_CONFIRM\x10\x04\x12\r\n" +
-	"\tOP_CANCEL\x10\x05*t\n" +
+	"\tOP_CANCEL\x10\x05\x12\f\n" +
+	"\bOP_CHECK\x10\x06*t\n" +
 	"\vOutcomeCode\x12\x1c\n" +
 	"\x18OUTCOME_CODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_CODE_OK\x10\x01\x12\x18\n" +

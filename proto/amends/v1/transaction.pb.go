@@ -599,11 +599,14 @@ type BeginTccRequest struct {
 	// As in StartSagaRequest.
 	Gid  string `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The transaction cancels when it is undecided after this. Default 1 minute.
+	// The transaction cancels, or checks, when it is undecided after this. Default
+	// 1 minute.
 	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	Labels  map[string]string    `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// As in StartSagaRequest.
-	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Absent: what is undecided at its deadline cancels.
+	Check         *CheckBack `protobuf:"bytes,6,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +676,72 @@ func (x *BeginTccRequest) GetTraceparent() string {
 	return ""
 }
 
+func (x *BeginTccRequest) GetCheck() *CheckBack {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// How a TCC transaction that is undecided at its deadline asks whether the
+// application's own work, which no branch does, committed. OK commits it,
+// REFUSED (it did not, and never will) cancels it, UNKNOWN is asked again until
+// it is answered. A try that is unanswered at the deadline cancels it unasked:
+// that work comes after the tries.
+type CheckBack struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For example "orders.placed"; the service stands before the last dot.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// When it is asked again; attempts is ignored.
+	Retry         *RetryPolicy `protobuf:"bytes,2,opt,name=retry,proto3" json:"retry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBack) Reset() {
+	*x = CheckBack{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBack) ProtoMessage() {}
+
+func (x *CheckBack) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBack.ProtoReflect.Descriptor instead.
+func (*CheckBack) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckBack) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *CheckBack) GetRetry() *RetryPolicy {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
 type BeginTccResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Transaction   *Transaction           `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
@@ -683,7 +752,7 @@ type BeginTccResponse struct {
 
 func (x *BeginTccResponse) Reset() {
 	*x = BeginTccResponse{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[5]
+	mi := &file_amends_v1_transaction_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +764,7 @@ func (x *BeginTccResponse) String() string {
 func (*BeginTccResponse) ProtoMessage() {}
 
 func (x *BeginTccResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[5]
+	mi := &file_amends_v1_transaction_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +777,7 @@ func (x *BeginTccResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginTccResponse.ProtoReflect.Descriptor instead.
 func (*BeginTccResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{5}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BeginTccResponse) GetTransaction() *Transaction {
@@ -739,7 +808,7 @@ type TryBranchRequest struct {
 
 func (x *TryBranchRequest) Reset() {
 	*x = TryBranchRequest{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[6]
+	mi := &file_amends_v1_transaction_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +820,7 @@ func (x *TryBranchRequest) String() string {
 func (*TryBranchRequest) ProtoMessage() {}
 
 func (x *TryBranchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[6]
+	mi := &file_amends_v1_transaction_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +833,7 @@ func (x *TryBranchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TryBranchRequest.ProtoReflect.Descriptor instead.
 func (*TryBranchRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{6}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TryBranchRequest) GetGid() string {
@@ -812,7 +881,7 @@ type TryBranchResponse struct {
 
 func (x *TryBranchResponse) Reset() {
 	*x = TryBranchResponse{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[7]
+	mi := &file_amends_v1_transaction_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +893,7 @@ func (x *TryBranchResponse) String() string {
 func (*TryBranchResponse) ProtoMessage() {}
 
 func (x *TryBranchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[7]
+	mi := &file_amends_v1_transaction_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +906,7 @@ func (x *TryBranchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TryBranchResponse.ProtoReflect.Descriptor instead.
 func (*TryBranchResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{7}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TryBranchResponse) GetReply() []byte {
@@ -856,7 +925,7 @@ type CommitTccRequest struct {
 
 func (x *CommitTccRequest) Reset() {
 	*x = CommitTccRequest{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[8]
+	mi := &file_amends_v1_transaction_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +937,7 @@ func (x *CommitTccRequest) String() string {
 func (*CommitTccRequest) ProtoMessage() {}
 
 func (x *CommitTccRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[8]
+	mi := &file_amends_v1_transaction_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +950,7 @@ func (x *CommitTccRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTccRequest.ProtoReflect.Descriptor instead.
 func (*CommitTccRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{8}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CommitTccRequest) GetGid() string {
@@ -900,7 +969,7 @@ type CommitTccResponse struct {
 
 func (x *CommitTccResponse) Reset() {
 	*x = CommitTccResponse{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[9]
+	mi := &file_amends_v1_transaction_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +981,7 @@ func (x *CommitTccResponse) String() string {
 func (*CommitTccResponse) ProtoMessage() {}
 
 func (x *CommitTccResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[9]
+	mi := &file_amends_v1_transaction_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +994,7 @@ func (x *CommitTccResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitTccResponse.ProtoReflect.Descriptor instead.
 func (*CommitTccResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{9}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommitTccResponse) GetTransaction() *Transaction {
@@ -946,7 +1015,7 @@ type AbortTransactionRequest struct {
 
 func (x *AbortTransactionRequest) Reset() {
 	*x = AbortTransactionRequest{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[10]
+	mi := &file_amends_v1_transaction_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1027,7 @@ func (x *AbortTransactionRequest) String() string {
 func (*AbortTransactionRequest) ProtoMessage() {}
 
 func (x *AbortTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[10]
+	mi := &file_amends_v1_transaction_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1040,7 @@ func (x *AbortTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransactionRequest.ProtoReflect.Descriptor instead.
 func (*AbortTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{10}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AbortTransactionRequest) GetGid() string {
@@ -997,7 +1066,7 @@ type AbortTransactionResponse struct {
 
 func (x *AbortTransactionResponse) Reset() {
 	*x = AbortTransactionResponse{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[11]
+	mi := &file_amends_v1_transaction_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1078,7 @@ func (x *AbortTransactionResponse) String() string {
 func (*AbortTransactionResponse) ProtoMessage() {}
 
 func (x *AbortTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[11]
+	mi := &file_amends_v1_transaction_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1091,7 @@ func (x *AbortTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortTransactionResponse.ProtoReflect.Descriptor instead.
 func (*AbortTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{11}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AbortTransactionResponse) GetTransaction() *Transaction {
@@ -1044,7 +1113,7 @@ type WaitTransactionRequest struct {
 
 func (x *WaitTransactionRequest) Reset() {
 	*x = WaitTransactionRequest{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[12]
+	mi := &file_amends_v1_transaction_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1125,7 @@ func (x *WaitTransactionRequest) String() string {
 func (*WaitTransactionRequest) ProtoMessage() {}
 
 func (x *WaitTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[12]
+	mi := &file_amends_v1_transaction_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1138,7 @@ func (x *WaitTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTransactionRequest.ProtoReflect.Descriptor instead.
 func (*WaitTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{12}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WaitTransactionRequest) GetGid() string {
@@ -1095,7 +1164,7 @@ type WaitTransactionResponse struct {
 
 func (x *WaitTransactionResponse) Reset() {
 	*x = WaitTransactionResponse{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[13]
+	mi := &file_amends_v1_transaction_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1176,7 @@ func (x *WaitTransactionResponse) String() string {
 func (*WaitTransactionResponse) ProtoMessage() {}
 
 func (x *WaitTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[13]
+	mi := &file_amends_v1_transaction_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1189,7 @@ func (x *WaitTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTransactionResponse.ProtoReflect.Descriptor instead.
 func (*WaitTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{13}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitTransactionResponse) GetTransaction() *Transaction {
@@ -1145,7 +1214,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[14]
+	mi := &file_amends_v1_transaction_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1226,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[14]
+	mi := &file_amends_v1_transaction_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1239,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{14}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Cause) GetBranch() string {
@@ -1225,7 +1294,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	mi := &file_amends_v1_transaction_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1306,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	mi := &file_amends_v1_transaction_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1319,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{15}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Branch) GetName() string {
@@ -1364,15 +1433,17 @@ type Transaction struct {
 	Verbs []Verb `protobuf:"varint,18,rep,packed,name=verbs,proto3,enum=amends.v1.Verb" json:"verbs,omitempty"`
 	// The number and the hash of its last audit event: they tell a trail that
 	// was cut off.
-	EventSeq      int64  `protobuf:"varint,19,opt,name=event_seq,json=eventSeq,proto3" json:"event_seq,omitempty"`
-	EventHash     []byte `protobuf:"bytes,20,opt,name=event_hash,json=eventHash,proto3" json:"event_hash,omitempty"`
+	EventSeq  int64  `protobuf:"varint,19,opt,name=event_seq,json=eventSeq,proto3" json:"event_seq,omitempty"`
+	EventHash []byte `protobuf:"bytes,20,opt,name=event_hash,json=eventHash,proto3" json:"event_hash,omitempty"`
+	// The check that it asks now; absent: none. Only from GetTransaction.
+	Check         *Check `protobuf:"bytes,21,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	mi := &file_amends_v1_transaction_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1455,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	mi := &file_amends_v1_transaction_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1468,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{16}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Transaction) GetGid() string {
@@ -1540,6 +1611,76 @@ func (x *Transaction) GetEventHash() []byte {
 	return nil
 }
 
+func (x *Transaction) GetCheck() *Check {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// A check that is asked.
+type Check struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Action string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// From 1.
+	Attempt int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The last error, whole or visibly truncated.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Check) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Check) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Check) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_amends_v1_transaction_proto protoreflect.FileDescriptor
 
 const file_amends_v1_transaction_proto_rawDesc = "" +
@@ -1571,16 +1712,20 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"g\n" +
 	"\x11StartSagaResponse\x128\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"\x89\x02\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"\xb5\x02\n" +
 	"\x0fBeginTccRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12>\n" +
 	"\x06labels\x18\x04 \x03(\v2&.amends.v1.BeginTccRequest.LabelsEntryR\x06labels\x12 \n" +
-	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\x1a9\n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\x12*\n" +
+	"\x05check\x18\x06 \x01(\v2\x14.amends.v1.CheckBackR\x05check\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\tCheckBack\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12,\n" +
+	"\x05retry\x18\x02 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"f\n" +
 	"\x10BeginTccResponse\x128\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\"\x9c\x01\n" +
@@ -1622,7 +1767,7 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05reply\x18\t \x01(\fR\x05reply\x12%\n" +
 	"\x05verbs\x18\n" +
 	" \x03(\x0e2\x0f.amends.v1.VerbR\x05verbs\x127\n" +
-	"\tnext_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xda\x06\n" +
+	"\tnext_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\x82\a\n" +
 	"\vTransaction\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12#\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x0f.amends.v1.KindR\x04kind\x12\x12\n" +
@@ -1648,10 +1793,15 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05verbs\x18\x12 \x03(\x0e2\x0f.amends.v1.VerbR\x05verbs\x12\x1b\n" +
 	"\tevent_seq\x18\x13 \x01(\x03R\beventSeq\x12\x1d\n" +
 	"\n" +
-	"event_hash\x18\x14 \x01(\fR\teventHash\x1a9\n" +
+	"event_hash\x18\x14 \x01(\fR\teventHash\x12&\n" +
+	"\x05check\x18\x15 \x01(\v2\x10.amends.v1.CheckR\x05check\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xb2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
+	"\x05Check\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error*\xb2\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x14\n" +
@@ -1703,7 +1853,7 @@ func file_amends_v1_transaction_proto_rawDescGZIP() []byte {
 }
 
 var file_amends_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_amends_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_amends_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_amends_v1_transaction_proto_goTypes = []any{
 	(State)(0),                       // 0: amends.v1.State
 	(Kind)(0),                        // 1: amends.v1.Kind
@@ -1714,73 +1864,78 @@ var file_amends_v1_transaction_proto_goTypes = []any{
 	(*StartSagaRequest)(nil),         // 6: amends.v1.StartSagaRequest
 	(*StartSagaResponse)(nil),        // 7: amends.v1.StartSagaResponse
 	(*BeginTccRequest)(nil),          // 8: amends.v1.BeginTccRequest
-	(*BeginTccResponse)(nil),         // 9: amends.v1.BeginTccResponse
-	(*TryBranchRequest)(nil),         // 10: amends.v1.TryBranchRequest
-	(*TryBranchResponse)(nil),        // 11: amends.v1.TryBranchResponse
-	(*CommitTccRequest)(nil),         // 12: amends.v1.CommitTccRequest
-	(*CommitTccResponse)(nil),        // 13: amends.v1.CommitTccResponse
-	(*AbortTransactionRequest)(nil),  // 14: amends.v1.AbortTransactionRequest
-	(*AbortTransactionResponse)(nil), // 15: amends.v1.AbortTransactionResponse
-	(*WaitTransactionRequest)(nil),   // 16: amends.v1.WaitTransactionRequest
-	(*WaitTransactionResponse)(nil),  // 17: amends.v1.WaitTransactionResponse
-	(*Cause)(nil),                    // 18: amends.v1.Cause
-	(*Branch)(nil),                   // 19: amends.v1.Branch
-	(*Transaction)(nil),              // 20: amends.v1.Transaction
-	nil,                              // 21: amends.v1.StartSagaRequest.LabelsEntry
-	nil,                              // 22: amends.v1.BeginTccRequest.LabelsEntry
-	nil,                              // 23: amends.v1.Transaction.LabelsEntry
-	(*durationpb.Duration)(nil),      // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
+	(*CheckBack)(nil),                // 9: amends.v1.CheckBack
+	(*BeginTccResponse)(nil),         // 10: amends.v1.BeginTccResponse
+	(*TryBranchRequest)(nil),         // 11: amends.v1.TryBranchRequest
+	(*TryBranchResponse)(nil),        // 12: amends.v1.TryBranchResponse
+	(*CommitTccRequest)(nil),         // 13: amends.v1.CommitTccRequest
+	(*CommitTccResponse)(nil),        // 14: amends.v1.CommitTccResponse
+	(*AbortTransactionRequest)(nil),  // 15: amends.v1.AbortTransactionRequest
+	(*AbortTransactionResponse)(nil), // 16: amends.v1.AbortTransactionResponse
+	(*WaitTransactionRequest)(nil),   // 17: amends.v1.WaitTransactionRequest
+	(*WaitTransactionResponse)(nil),  // 18: amends.v1.WaitTransactionResponse
+	(*Cause)(nil),                    // 19: amends.v1.Cause
+	(*Branch)(nil),                   // 20: amends.v1.Branch
+	(*Transaction)(nil),              // 21: amends.v1.Transaction
+	(*Check)(nil),                    // 22: amends.v1.Check
+	nil,                              // 23: amends.v1.StartSagaRequest.LabelsEntry
+	nil,                              // 24: amends.v1.BeginTccRequest.LabelsEntry
+	nil,                              // 25: amends.v1.Transaction.LabelsEntry
+	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
 }
 var file_amends_v1_transaction_proto_depIdxs = []int32{
-	24, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
-	24, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
-	24, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
+	26, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
+	26, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
+	26, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
 	2,  // 3: amends.v1.SagaStep.kind:type_name -> amends.v1.StepKind
 	4,  // 4: amends.v1.SagaStep.retry:type_name -> amends.v1.RetryPolicy
 	5,  // 5: amends.v1.StartSagaRequest.steps:type_name -> amends.v1.SagaStep
-	24, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
-	20, // 8: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
-	24, // 9: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
-	22, // 10: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
-	20, // 11: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
-	4,  // 12: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
-	20, // 13: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
-	20, // 14: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	24, // 15: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
-	20, // 16: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	2,  // 17: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
-	3,  // 18: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
-	25, // 19: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
-	1,  // 20: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
-	0,  // 21: amends.v1.Transaction.state:type_name -> amends.v1.State
-	18, // 22: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
-	23, // 23: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
-	25, // 24: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	25, // 25: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
-	25, // 26: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
-	25, // 27: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
-	25, // 28: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
-	19, // 29: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
-	3,  // 30: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
-	6,  // 31: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
-	8,  // 32: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
-	10, // 33: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
-	12, // 34: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
-	14, // 35: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
-	16, // 36: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
-	7,  // 37: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
-	9,  // 38: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
-	11, // 39: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
-	13, // 40: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
-	15, // 41: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
-	17, // 42: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
-	37, // [37:43] is the sub-list for method output_type
-	31, // [31:37] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	26, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
+	21, // 8: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
+	26, // 9: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 10: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
+	9,  // 11: amends.v1.BeginTccRequest.check:type_name -> amends.v1.CheckBack
+	4,  // 12: amends.v1.CheckBack.retry:type_name -> amends.v1.RetryPolicy
+	21, // 13: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
+	4,  // 14: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
+	21, // 15: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
+	21, // 16: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	26, // 17: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
+	21, // 18: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	2,  // 19: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
+	3,  // 20: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
+	27, // 21: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
+	1,  // 22: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
+	0,  // 23: amends.v1.Transaction.state:type_name -> amends.v1.State
+	19, // 24: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
+	25, // 25: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
+	27, // 26: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	27, // 27: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
+	27, // 28: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
+	27, // 29: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
+	27, // 30: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
+	20, // 31: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
+	3,  // 32: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
+	22, // 33: amends.v1.Transaction.check:type_name -> amends.v1.Check
+	6,  // 34: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
+	8,  // 35: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
+	11, // 36: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
+	13, // 37: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
+	15, // 38: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
+	17, // 39: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
+	7,  // 40: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
+	10, // 41: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
+	12, // 42: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
+	14, // 43: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
+	16, // 44: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
+	18, // 45: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
+	40, // [40:46] is the sub-list for method output_type
+	34, // [34:40] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_transaction_proto_init() }
@@ -1794,7 +1949,7 @@ func file_amends_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amends_v1_transaction_proto_rawDesc), len(file_amends_v1_transaction_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
