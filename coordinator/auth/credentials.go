@@ -82,8 +82,12 @@ func bearer(header string) (string, error) {
 	return token, nil
 }
 
-// certificateOf is the client's certificate, if it was verified.
+// certificateOf is the client's certificate, if it was verified: by the
+// connection's TLS, or by that of a gateway in this process.
 func certificateOf(ctx context.Context) *x509.Certificate {
+	if cert, ok := ctx.Value(certificateKey{}).(*x509.Certificate); ok {
+		return cert
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil

@@ -15,7 +15,8 @@ import (
 const maxFile = 4 << 20
 
 // File is an Authenticator made of a JSON file of tokens (by their hashes),
-// certificates and issuers of JWTs: see docs/security.md. The file is read again
+// certificates and issuers of JWTs, and of what they are shown and may use: see
+// docs/security.md. The file is read again
 // within a second of a change when requests come; one that is then missing or
 // wrong is reported in the log, and what was read before still counts.
 type File struct {
@@ -28,6 +29,7 @@ func OpenFile(path string, log *slog.Logger) (*File, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	var before *content
 	r, err := newReloaded(path, []string{path}, log, func() (*content, error) {
 		data, err := readBounded(path, maxFile)
 		if err != nil {
@@ -37,6 +39,8 @@ func OpenFile(path string, log *slog.Logger) (*File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("auth: %s: %w", path, err)
 		}
+		c.keep(before)
+		before = c
 		return c, nil
 	})
 	if err != nil {

@@ -34,7 +34,12 @@ type Config struct {
 	// Streams is how many streams one subject may have open at a time: those of
 	// participants, watches and reflection. Default 1,000; negative: any.
 	Streams int
-	// Logger takes refusals, at most ten per second. Default slog.Default().
+	// Payloads says to whom payloads are shown; it is asked at every answer.
+	// Default: what the Authenticator says, if it has a method Payloads as File
+	// and Chain do, else Payloads{}.
+	Payloads func() Payloads
+	// Logger takes refusals, at most ten per second, and what break-glass was
+	// shown. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -44,6 +49,7 @@ type Guard struct {
 	everybody *Caller // nobody is asked: they are all this one
 	who       Authenticator
 	limits    *limits
+	payloads  func() Payloads // nil: everybody is shown all
 	log       *slog.Logger
 
 	mu   sync.Mutex
@@ -72,7 +78,17 @@ func New(who Authenticator, cfg *Config) (*Guard, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Guard{who: who, limits: newLimits(c.Rate, c.Streams), log: c.Logger}, errors.Join(errs...)
+	return &Guard{who: who, limits: newLimits(c.Rate, c.Streams), payloads: c.payloads(who), log: c.Logger}, errors.Join(errs...)
+}
+
+func (c *Config) payloads(who Authenticator) func() Payloads {
+	if c.Payloads != nil {
+		return c.Payloads
+	}
+	if r, ok := who.(ruler); ok {
+		return r.Payloads
+	}
+	return func() Payloads { return Payloads{} }
 }
 
 // Open returns a Guard that asks nobody: every caller has every role, and an
@@ -94,7 +110,9 @@ func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err != nil {
 		return nil, err
 	}
-	return next(ctx, req)
+	answer, err := next(ctx, req)
+	g.show(ctx, info.FullMethod, answer)
+	return answer, err
 }
 
 // Stream is a grpc.StreamServerInterceptor. It asks again every minute whether

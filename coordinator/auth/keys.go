@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -98,11 +97,12 @@ func (f fileKeys) find(_ context.Context, id string) ([]jose.JSONWebKey, error) 
 	return matching(f.get(), id), nil
 }
 
-// urlKeys are the keys behind a URL. They are fetched when they are first
+// urlKeys are the keys behind a URL, which may have to be discovered. They are fetched when they are first
 // needed, when they are old, and when a token names one that is not among them;
 // never more often than every keysRetry, whatever tokens come.
 type urlKeys struct {
-	url    string
+	name   string // in logs: the URL, or the issuer that knows it
+	locate func(ctx context.Context) (url string, err error)
 	client *http.Client
 	log    *slog.Logger
 	turn   chan struct{} // taken by the one who fetches
@@ -114,8 +114,8 @@ type urlKeys struct {
 	failed  bool // the last attempt
 }
 
-func newURLKeys(url string, client *http.Client, log *slog.Logger) *urlKeys {
-	return &urlKeys{url: url, client: client, log: log, turn: make(chan struct{}, 1)}
+func newURLKeys(name string, locate func(context.Context) (string, error), client *http.Client, log *slog.Logger) *urlKeys {
+	return &urlKeys{name: name, locate: locate, client: client, log: log, turn: make(chan struct{}, 1)}
 }
 
 func (u *urlKeys) find(ctx context.Context, id string) ([]jose.JSONWebKey, error) {
@@ -178,34 +178,34 @@ func (u *urlKeys) refresh(ctx context.Context) {
 	defer u.mu.Unlock()
 	u.tried, u.failed = time.Now(), err != nil
 	if err != nil {
-		u.log.Error("auth: the keys of an issuer cannot be fetched", "url", u.url, "age", time.Since(u.fetched).Round(time.Second),
-			"err", err)
+		u.log.Error("auth: the keys of an issuer cannot be fetched: "+u.consequence(), "of", u.name, "err", err)
 		return
 	}
 	u.keys, u.fetched = keys, u.tried
 }
 
+// consequence is what becomes of the issuer's tokens meanwhile.
+func (u *urlKeys) consequence() string {
+	if left := keysUsable - time.Since(u.fetched); len(u.keys) > 0 && left > 0 {
+		return "those fetched before count for " + left.Round(time.Minute).String() + " more"
+	}
+	return "its tokens are refused until they can be"
+}
+
 func (u *urlKeys) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.url, http.NoBody)
+	at, err := u.locate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := u.client.Do(req)
+	data, err := fetch(ctx, u.client, at, maxKeysBytes)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the answer is %s", resp.Status)
-	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxKeysBytes+1))
+	keys, err := parseKeys(data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", at, err)
 	}
-	if len(data) > maxKeysBytes {
-		return nil, fmt.Errorf("the answer is over %d bytes", maxKeysBytes)
-	}
-	return parseKeys(data)
+	return keys, nil
 }
 
 // keysClient follows no redirect: the URL in the configuration is the one that

@@ -68,7 +68,8 @@ func (s *site) fetched(t *testing.T, want int, when string) {
 func keysFrom(s *site) *urlKeys {
 	client := keysClient()
 	client.Transport = s
-	return newURLKeys("https://login.example.com/keys", client, quiet)
+	const at = "https://login.example.com/keys"
+	return newURLKeys(at, fixed(at), client, quiet)
 }
 
 func count(t *testing.T, u *urlKeys, id string, want int, wantErr error) {

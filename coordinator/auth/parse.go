@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 )
 
 // document is the file as it is written.
@@ -23,6 +23,8 @@ type document struct {
 	Tokens       []tokenEntry       `json:"tokens"`
 	Certificates []certificateEntry `json:"certificates"`
 	Issuers      []issuerEntry      `json:"issuers"`
+	Payloads     payloadsEntry      `json:"payloads"`
+	Quotas       quotas             `json:"quotas"`
 }
 
 type identityEntry struct {
@@ -57,11 +59,18 @@ type issuerEntry struct {
 	Roles         map[string][]string `json:"roles"`
 }
 
+type payloadsEntry struct {
+	Roles  []string `json:"roles"`
+	Redact []string `json:"redact"`
+}
+
 // content is the file as it is used.
 type content struct {
 	tokens       []staticToken
 	certificates []certificate
 	issuers      map[string]*issuer
+	payloads     Payloads
+	quotas       quotas
 	verified     verifiedJWTs
 }
 
@@ -93,7 +102,8 @@ func parseFile(data []byte, dir string, log *slog.Logger) (*content, error) {
 	for i := range doc.Issuers {
 		add("issuers", i, c.addIssuer(&doc.Issuers[i], dir, log))
 	}
-	if len(errs) == 0 && len(doc.Tokens)+len(doc.Certificates)+len(doc.Issuers) == 0 {
+	errs = append(errs, c.setPayloads(doc.Payloads), c.setQuotas(doc.Quotas))
+	if errors.Join(errs...) == nil && len(doc.Tokens)+len(doc.Certificates)+len(doc.Issuers) == 0 {
 		errs = append(errs, errors.New("no tokens, certificates or issuers: nobody could call"))
 	}
 	return c, errors.Join(errs...)
@@ -189,6 +199,40 @@ func (c *content) addIssuer(e *issuerEntry, dir string, log *slog.Logger) error 
 	return errors.Join(errs...)
 }
 
+func (c *content) setPayloads(e payloadsEntry) error {
+	c.payloads.Redact = e.Redact
+	var errs []error
+	for i, name := range e.Roles {
+		role, ok := roleNames[name]
+		if !ok {
+			errs = append(errs, fmt.Errorf("roles[%d]: %q is none: want viewer, operator or break-glass", i, shown(name)))
+		}
+		c.payloads.Roles = append(c.payloads.Roles, role)
+	}
+	return within("payloads", errors.Join(errors.Join(errs...), c.payloads.check()))
+}
+
+func (c *content) setQuotas(all quotas) error {
+	c.quotas = all
+	var errs []error
+	for namespace, q := range all {
+		err := q.check()
+		if namespace != All {
+			err = errors.Join(err, amendsv1.CheckNamespace(namespace))
+		}
+		errs = append(errs, within(fmt.Sprintf("quotas[%q]", shown(namespace)), err))
+	}
+	return errors.Join(errs...)
+}
+
+// within says in which field a mistake is.
+func within(field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", field, err)
+}
+
 func parseRoles(roles map[string][]string) (map[string][]Grant, error) {
 	parsed := make(map[string][]Grant, len(roles))
 	var errs []error
@@ -213,13 +257,19 @@ func parseAlgorithms(names []string) ([]jose.SignatureAlgorithm, error) {
 
 func (e *issuerEntry) keys(dir string, log *slog.Logger) (keySet, error) {
 	switch {
-	case (e.JWKSFile == "") == (e.JWKSURL == ""):
-		return nil, errors.New("want one of jwks_file and jwks_url")
+	case e.JWKSFile != "" && e.JWKSURL != "":
+		return nil, errors.New("jwks_file and jwks_url: want one of them, or neither to discover the keys of issuer")
 	case e.JWKSURL != "":
 		if err := checkURL(e.JWKSURL); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("jwks_url: %w", err)
 		}
-		return newURLKeys(e.JWKSURL, keysClient(), log), nil
+		return newURLKeys(e.JWKSURL, fixed(e.JWKSURL), keysClient(), log), nil
+	case e.JWKSFile == "":
+		if err := checkURL(e.Issuer); err != nil {
+			return nil, fmt.Errorf("issuer: %w, to discover its keys; or say jwks_file or jwks_url", err)
+		}
+		client := keysClient()
+		return newURLKeys(e.Issuer+wellKnown, discovery{issuer: e.Issuer, client: client}.locate, client, log), nil
 	}
 	path := e.JWKSFile
 	if !filepath.IsAbs(path) {
@@ -230,20 +280,6 @@ func (e *issuerEntry) keys(dir string, log *slog.Logger) (keySet, error) {
 		return nil, fmt.Errorf("jwks_file: %w", err)
 	}
 	return keys, nil
-}
-
-// checkURL: whoever can change the keys on their way can sign any token.
-func checkURL(s string) error {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.User != nil {
-		return errors.New("jwks_url: want https://host/path, without a user")
-	}
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
-		return fmt.Errorf("jwks_url: want https, not %s", shown(u.Scheme))
-	}
-	return nil
 }
 
 func orElse(s, otherwise string) string {

@@ -2,6 +2,8 @@ package metrics
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +16,7 @@ const (
 	DefaultSampleEvery   = 10 * time.Second
 	DefaultSampleTimeout = 5 * time.Second
 	DefaultMaxServices   = 100
+	DefaultMaxNamespaces = 100
 )
 
 // OtherServices is the label of all services together that came after
@@ -31,6 +34,9 @@ type Config struct {
 	// MaxServices is how many services have a label of their own for as long as
 	// the process lives. Default 100.
 	MaxServices int
+	// MaxNamespaces is how many namespaces with a quota are shown, those that
+	// come first, for as long as the process lives. Default 100.
+	MaxNamespaces int
 }
 
 // Source is what New shows; *coordinator.Coordinator is one.
@@ -47,6 +53,8 @@ type collector struct {
 	f        families
 	sample   *sampler[coordinator.Backlog]
 	services *bounded
+
+	namespaces *bounded
 }
 
 // New returns a collector of a coordinator's figures. What it shows of the
@@ -60,8 +68,11 @@ func New(src Source, cfg *Config) prometheus.Collector {
 	if c.MaxServices <= 0 {
 		c.MaxServices = DefaultMaxServices
 	}
+	if c.MaxNamespaces <= 0 {
+		c.MaxNamespaces = DefaultMaxNamespaces
+	}
 	return &collector{
-		src: src, f: newFamilies(), services: newBounded(c.MaxServices),
+		src: src, f: newFamilies(), services: newBounded(c.MaxServices), namespaces: newBounded(c.MaxNamespaces),
 		sample: newSampler(src.Backlog, c.SampleEvery, c.SampleTimeout),
 	}
 }
@@ -110,6 +121,8 @@ func (c *collector) transactions(ch chan<- prometheus.Metric, s coordinator.Stat
 		emit(ch, f.waiting, sv.Transactions, name)
 	}
 
+	c.quotas(ch, s.Quotas)
+
 	emitHistogram(ch, f.commit, s.Commit)
 	emitHistogram(ch, f.batch, s.Batch)
 	emit(ch, f.commitErrors, s.CommitErrors)
@@ -117,6 +130,21 @@ func (c *collector) transactions(ch chan<- prometheus.Metric, s coordinator.Stat
 	emit(ch, f.lost, s.Lost)
 	emit(ch, f.owned, int64(s.Acquired)-int64(s.Lost)) //nolint:gosec // far below 2^63
 	emit(ch, f.shards, s.Shards)
+}
+
+// quotas shows the first Config.MaxNamespaces; those behind them only count
+// among what is refused in all.
+func (c *collector) quotas(ch chan<- prometheus.Metric, all map[string]coordinator.QuotaStats) {
+	for _, namespace := range slices.Sorted(maps.Keys(all)) {
+		if !c.namespaces.admits(namespace) {
+			continue
+		}
+		q, f := all[namespace], &c.f
+		emit(ch, f.quotaUse, q.Now, namespace)
+		emit(ch, f.quotaLive, q.Live, namespace)
+		emit(ch, f.quotaRate, q.StartsPerSecond, namespace)
+		emit(ch, f.quotaRefused, q.Refused, namespace)
+	}
 }
 
 // backlog shows what the store holds. While it does not answer there is only

@@ -8,6 +8,8 @@ type families struct {
 	instances, capacity, callsWaiting, callsInFlight, waiting  family
 	commit, batch, commitErrors, acquired, lost, owned, shards family
 
+	quotaUse, quotaLive, quotaRate, quotaRefused family
+
 	sampled, unfinished, stalled, paused, oldest family
 }
 
@@ -40,6 +42,11 @@ func newFamilies() families {
 		owned:        gauge("amends_shards_owned", "Shards that this coordinator drives."),
 		shards:       gauge("amends_shards", "Shards of the store."),
 
+		quotaUse:     gauge("amends_namespace_live_transactions", "Unfinished transactions in memory, of namespaces with a quota.", "namespace"),
+		quotaLive:    gauge("amends_namespace_live_transactions_quota", "Most of them that there may be; 0: any.", "namespace"),
+		quotaRate:    gauge("amends_namespace_starts_per_second_quota", "Most starts per second; 0: any.", "namespace"),
+		quotaRefused: counter("amends_namespace_starts_refused_total", "Starts refused because of the namespace's quota.", "namespace"),
+
 		sampled:    gauge("amends_backlog_sample_success", "1: the store answered the last question about the backlog; 0: it did not."),
 		unfinished: gauge("amends_unfinished_transactions", "Transactions in the store that have not ended.", "kind", "state"),
 		stalled:    gauge("amends_stalled_transactions", "Transactions that wait for a participant for too long.", "kind"),
@@ -54,6 +61,7 @@ func (f *families) all() []family {
 		f.calls, f.retries, f.outcomes, f.answers,
 		f.instances, f.capacity, f.callsWaiting, f.callsInFlight, f.waiting,
 		f.commit, f.batch, f.commitErrors, f.acquired, f.lost, f.owned, f.shards,
+		f.quotaUse, f.quotaLive, f.quotaRate, f.quotaRefused,
 		f.sampled, f.unfinished, f.stalled, f.paused, f.oldest,
 	}
 }

@@ -2,20 +2,22 @@ package metrics
 
 import (
 	"net/http"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/amends-dev/amends/proto/amends/v1"
+	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 )
 
-// Guarded answers those who may look at the coordinator, which it asks over
-// conn, a Coordinator's GuardedConn, with the Authorization header of each
-// scrape: a token with the role viewer in any namespace will do. The figures
-// are of all namespaces together. Nobody else gets more than 401 or 403; and
-// 503 while the coordinator cannot say.
+// Guarded answers those who may look at a coordinator or relay, which it asks
+// over conn (a Coordinator's GuardedConn, a relay's services) with the
+// Authorization header of each scrape. A token with the role viewer, operator or
+// break-glass will do: in any one namespace of a coordinator, whose figures are
+// of all together; in that of a relay. Nobody else gets more than 401 or 403;
+// and 503 while it cannot be said who asks.
 func Guarded(h http.Handler, conn grpc.ClientConnInterface) http.Handler {
 	cluster := amendsv1.NewClusterServiceClient(conn)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,13 +30,22 @@ func Guarded(h http.Handler, conn grpc.ClientConnInterface) http.Handler {
 			http.Error(w, "header Authorization stands there twice", http.StatusBadRequest)
 			return
 		}
-		// It is in memory there, and needs what looking needs.
-		if _, err := cluster.ListParticipants(ctx, &amendsv1.ListParticipantsRequest{}); err != nil {
+		// It needs no database: the figures say when that is away.
+		who, err := cluster.WhoAmI(ctx, &amendsv1.WhoAmIRequest{})
+		if err == nil && !slices.ContainsFunc(who.GetRoles(), looks) {
+			err = amendsv1.ErrPermission.With("%s: the figures need the role viewer", who.GetSubject())
+		}
+		if err != nil {
 			refuse(w, err)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// looks tells whether a role may look at all.
+func looks(r amendsv1.Role) bool {
+	return r == amendsv1.Role_ROLE_VIEWER || r == amendsv1.Role_ROLE_OPERATOR || r == amendsv1.Role_ROLE_BREAK_GLASS
 }
 
 func refuse(w http.ResponseWriter, err error) {

@@ -107,7 +107,7 @@ type fakeRelay struct{}
 
 func (fakeRelay) Stats() outbox.RelayStats {
 	return outbox.RelayStats{Published: 1, Skipped: 2, Duplicates: 3, Dead: 4, Failures: 5, KeysErrors: 6,
-		LeasesTaken: 7, LeasesLost: 8, LateArrivals: 9}
+		LeasesTaken: 7, LeasesLost: 8, LateArrivals: 9, Aside: 10, Streamed: 11, Fallbacks: 12}
 }
 
 func TestRelay(t *testing.T) {
@@ -115,6 +115,7 @@ func TestRelay(t *testing.T) {
 		"amends_outbox_published_total": 1, "amends_outbox_skipped_total": 2, "amends_outbox_duplicates_total": 3,
 		"amends_outbox_dead_total": 4, "amends_outbox_failures_total": 5, "amends_outbox_keys_errors_total": 6,
 		"amends_outbox_leases_taken_total": 7, "amends_outbox_leases_lost_total": 8, "amends_outbox_late_arrivals_total": 9,
+		"amends_outbox_aside_total": 10, "amends_outbox_streamed_total": 11, "amends_outbox_fallbacks_total": 12,
 	}
 	got := gather(t, registry(metrics.NewRelay(fakeRelay{}, nil)))
 	expect(t, got, counts)
@@ -123,12 +124,12 @@ func TestRelay(t *testing.T) {
 	}
 	var err error
 	depth := func(context.Context) (outbox.Backlog, error) {
-		return outbox.Backlog{Rows: 10, Oldest: 1500 * time.Millisecond, Dead: 11}, err
+		return outbox.Backlog{Rows: 10, Oldest: 1500 * time.Millisecond, Dead: 11, Delayed: 12, Parked: 13}, err
 	}
 	known := registry(metrics.NewRelay(fakeRelay{}, &metrics.RelayConfig{Depth: depth}))
 	expect(t, gather(t, known), map[string]float64{
 		"amends_outbox_sample_success": 1, "amends_outbox_messages": 10, "amends_outbox_oldest_age_seconds": 1.5,
-		"amends_outbox_dead_letters": 11,
+		"amends_outbox_dead_letters": 11, "amends_outbox_delayed_messages": 12, "amends_outbox_parked_messages": 13,
 	})
 	err = errors.New("away")
 	got = gather(t, registry(metrics.NewRelay(fakeRelay{}, &metrics.RelayConfig{Depth: depth})))

@@ -32,7 +32,7 @@ type relay struct {
 	counts []relayCount
 	sample *sampler[outbox.Backlog] // nil: none
 
-	sampled, messages, oldest, dead family
+	sampled, messages, delayed, oldest, dead, parked family
 }
 
 type relayCount struct {
@@ -49,8 +49,10 @@ func NewRelay(src RelaySource, cfg *RelayConfig) prometheus.Collector {
 		counts:   relayCounts(),
 		sampled:  gauge("amends_outbox_sample_success", "1: the database answered the last question about the outbox; 0: it did not."),
 		messages: gauge("amends_outbox_messages", "Messages that wait to be published."),
+		delayed:  gauge("amends_outbox_delayed_messages", "Of them, those until their time, or behind one of their key."),
 		oldest:   gauge("amends_outbox_oldest_age_seconds", "Age of the oldest message that waits; 0: none."),
 		dead:     gauge("amends_outbox_dead_letters", "Messages that were moved to the dead letters and are still there."),
+		parked:   gauge("amends_outbox_parked_messages", "Of the dead letters, those whose key is parked."),
 	}
 	if cfg != nil && cfg.Depth != nil {
 		r.sample = newSampler(cfg.Depth, cfg.SampleEvery, cfg.SampleTimeout)
@@ -78,6 +80,12 @@ func relayCounts() []relayCount {
 			func(s *outbox.RelayStats) uint64 { return s.LeasesLost }},
 		{counter("amends_outbox_late_arrivals_total", "Rows that became visible behind the cursor."),
 			func(s *outbox.RelayStats) uint64 { return s.LateArrivals }},
+		{counter("amends_outbox_aside_total", "Messages put aside, until their time or behind one of their key."),
+			func(s *outbox.RelayStats) uint64 { return s.Aside }},
+		{counter("amends_outbox_streamed_total", "Messages that came from the source, not from a table."),
+			func(s *outbox.RelayStats) uint64 { return s.Streamed }},
+		{counter("amends_outbox_fallbacks_total", "Times that a partition went back from the source to its table."),
+			func(s *outbox.RelayStats) uint64 { return s.Fallbacks }},
 	}
 }
 
@@ -86,7 +94,7 @@ func (r *relay) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range r.counts {
 		ch <- c.desc
 	}
-	for _, f := range []family{r.sampled, r.messages, r.oldest, r.dead} {
+	for _, f := range []family{r.sampled, r.messages, r.delayed, r.oldest, r.dead, r.parked} {
 		ch <- f.desc
 	}
 }
@@ -108,6 +116,8 @@ func (r *relay) Collect(ch chan<- prometheus.Metric) {
 	}
 	emit(ch, r.sampled, 1)
 	emit(ch, r.messages, b.Rows)
+	emit(ch, r.delayed, b.Delayed)
+	emit(ch, r.parked, b.Parked)
 	emit(ch, r.oldest, b.Oldest.Seconds())
 	emit(ch, r.dead, b.Dead)
 }

@@ -56,6 +56,16 @@ type bounded struct {
 
 func newBounded(limit int) *bounded { return &bounded{limit: limit, known: map[string]bool{}} }
 
+// admits reports whether a name is one of the first that came.
+func (b *bounded) admits(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.known) < b.limit {
+		b.known[name] = true
+	}
+	return b.known[name]
+}
+
 func (b *bounded) merge(services map[string]coordinator.ServiceStats) map[string]coordinator.ServiceStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,10 @@ import (
 
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/metrics"
+	"github.com/amends-dev/amends/coordinator/notify"
+	"github.com/amends-dev/amends/coordinator/store/sealedstore"
 	"github.com/amends-dev/amends/outbox"
+	"github.com/amends-dev/amends/outbox/inbox"
 )
 
 const (
@@ -31,17 +34,39 @@ func (still) Backlog(context.Context) (coordinator.Backlog, error) {
 	return coordinator.Backlog{}, nil
 }
 
+type stillConsumer struct{}
+
+func (stillConsumer) Stats() inbox.ConsumerStats { return inbox.ConsumerStats{} }
+
+type stillWriter struct{}
+
+func (stillWriter) Stats() outbox.Stats { return outbox.Stats{} }
+
+type stillNotifier struct{}
+
+func (stillNotifier) Stats() []notify.Stats { return nil }
+
+type stillEncryption struct{}
+
+func (stillEncryption) Status() sealedstore.Status { return sealedstore.Status{} }
+
 type stillRelay struct{}
 
 func (stillRelay) Stats() outbox.RelayStats { return outbox.RelayStats{} }
 
-var described = regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]+)", unit: "[^"]*", constLabels: \{\}, variableLabels: \{([^}]*)\}`)
+var described = regexp.MustCompile(`fqName: "([^"]+)", help: "([^"]+)", unit: "[^"]*", constLabels: \{([^}]*)\}, variableLabels: \{([^}]*)\}`)
+
+// fixed is a label that a collector was given, with its value.
+var fixed = regexp.MustCompile(`(\w+)="[^"]*",?`)
 
 // labelsOf returns the labels of every metric that the collectors describe.
 func labelsOf(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
-	for _, c := range []prometheus.Collector{metrics.New(still{}, nil), metrics.NewRelay(stillRelay{}, nil)} {
+	for _, c := range []prometheus.Collector{
+		metrics.New(still{}, nil), metrics.NewRelay(stillRelay{}, nil), metrics.NewWriter(stillWriter{}),
+		metrics.NewConsumer("g", stillConsumer{}), metrics.NewNotifier(stillNotifier{}), metrics.NewEncryption(stillEncryption{}),
+	} {
 		ch := make(chan *prometheus.Desc, 100)
 		c.Describe(ch)
 		close(ch)
@@ -53,7 +78,7 @@ func labelsOf(t *testing.T) map[string][]string {
 			if _, twice := found[m[1]]; twice {
 				t.Errorf("%s is described twice", m[1])
 			}
-			found[m[1]] = strings.FieldsFunc(m[3], func(r rune) bool { return r == ',' || r == ' ' })
+			found[m[1]] = strings.FieldsFunc(fixed.ReplaceAllString(m[3], "$1,")+m[4], func(r rune) bool { return r == ',' || r == ' ' })
 		}
 	}
 	return found

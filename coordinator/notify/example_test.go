@@ -2,6 +2,7 @@ package notify_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/notify"
 	"github.com/amends-dev/amends/coordinator/store"
+	"github.com/amends-dev/amends/coordinator/store/sqlstore"
+	"github.com/amends-dev/amends/outbox"
 )
 
 // A coordinator whose stalled and parked transactions call a pager. The Notifier
@@ -40,6 +43,36 @@ func ExampleNew() {
 		})
 		g.Go(func() error { return n.Run(telling) })
 		return g.Wait()
+	}
+	_ = run
+}
+
+// A coordinator that tells a log what becomes of transactions. The events are
+// committed with what they tell of, to an outbox in the same database.
+func ExampleLifecycle() {
+	run := func(ctx context.Context, dir string) error {
+		box := outbox.New(outbox.SQLite, &outbox.Config{Policy: outbox.Shed}) // a full outbox stops no transaction
+		st, err := sqlstore.OpenSQLite(ctx, dir, &sqlstore.Config{
+			Outbox: func(ctx context.Context, tx *sql.Tx, msgs []store.Message) error {
+				for _, m := range msgs {
+					err := box.Write(ctx, tx, outbox.Message{
+						ID: m.ID, Topic: m.Topic, Key: m.Key, Headers: m.Headers, Body: m.Body, Sheddable: true,
+					})
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		})
+		if err != nil {
+			return err
+		}
+		c, err := coordinator.New(ctx, st, &coordinator.Config{Announce: notify.Lifecycle{}.Announce})
+		if err != nil {
+			return err
+		}
+		return c.Run(ctx)
 	}
 	_ = run
 }

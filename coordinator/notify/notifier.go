@@ -205,12 +205,13 @@ func (n *Notifier) Observe(rec store.Record, events []store.Event) {
 // Stats are the figures of one subscriber, since New.
 type Stats struct {
 	Name     string
-	Queued   int    // events that wait to be delivered
-	Alerts   int    // transactions that it was, or is being, alerted of and that have not resumed
-	Sent     uint64 // events that the sink took
-	Failures uint64 // calls of Send that failed
-	Dropped  uint64 // events for which the queue had no room; never alerts
-	Rejected uint64 // events that the sink will never take
+	Queued   int       // events that wait to be delivered
+	Oldest   time.Time // when the first of them happened; zero: none waits
+	Alerts   int       // transactions that it was, or is being, alerted of and that have not resumed
+	Sent     uint64    // events that the sink took
+	Failures uint64    // calls of Send that failed
+	Dropped  uint64    // events for which the queue had no room; never alerts
+	Rejected uint64    // events that the sink will never take
 }
 
 // Stats returns the figures of each subscriber, in the order of New.
@@ -221,6 +222,9 @@ func (n *Notifier) Stats() []Stats {
 	for i, s := range n.subs {
 		out[i] = s.stats
 		out[i].Name, out[i].Queued, out[i].Alerts = s.Name, len(s.queue), len(s.open)
+		if len(s.queue) > 0 {
+			out[i].Oldest = s.queue[0].Time
+		}
 	}
 	return out
 }

@@ -68,7 +68,7 @@ func forged(t *testing.T) (f *forger, st store.Store, older, h store.Record) {
 	t.Helper()
 	inner := memstore.New(&memstore.Config{Shards: storetest.Shards})
 	f = &forger{Store: inner, record: func(*store.Record) {}, events: func([]store.Event) {}}
-	st = sealedstore.New(f, keys(t, "a"))
+	st = sealedstore.New(f, keys(t, "a"), nil)
 	commit(t, st, write("g", 1), write("g", 2))
 	older, err := inner.Load(t.Context(), "g")
 	if err != nil {
@@ -165,7 +165,7 @@ func TestNothingNewPassesBy(t *testing.T) {
 		reflect.TypeFor[store.Record](): "GID Shard Namespace Kind Name State Paused Stalled WaitsFor Version Definition Body Digest " +
 			"Labels Reason CreatedAt UpdatedAt Deadline NextAt FinishedAt EventSeq EventHash",
 		reflect.TypeFor[store.Event](): "GID Seq At Type Data Prev Hash",
-		reflect.TypeFor[store.Write](): "Record Events",
+		reflect.TypeFor[store.Write](): "Record Events Messages",
 		reflect.TypeFor[store.Batch](): "Leases Writes",
 	} {
 		var names []string

@@ -10,7 +10,7 @@ import (
 
 func ExampleNew() {
 	ctx := context.Background()
-	keys, err := sealedstore.ReadKeys("keys.json")
+	keys, err := sealedstore.OpenKeys("keys.json", nil) // and again when it changes
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -18,6 +18,6 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	st := sealedstore.New(inner, keys) // give it to coordinator.New
-	defer st.Close()                   // closes inner, too
+	st := sealedstore.New(inner, keys, nil) // give it to coordinator.New, and Run it beside
+	defer st.Close()                        // closes inner, too
 }

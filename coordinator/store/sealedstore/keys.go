@@ -20,11 +20,20 @@ const (
 var keyID = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,32}$`)
 
 // Keys are those of one file: the first seals, all of them open. A nil *Keys
-// and the zero Keys have none, and seal nothing. They do not change, and may be
-// used by many goroutines.
+// and the zero Keys have none, and seal nothing. Those of OpenKeys change with
+// the file, others do not. They may be used by many goroutines.
 type Keys struct {
+	file       *keyFile // has them; nil: they are these
 	list       []key
 	sealedOnly bool
+}
+
+// current are the keys as they are now, and then stay.
+func (k *Keys) current() *Keys {
+	if k != nil && k.file != nil {
+		return k.file.current()
+	}
+	return k
 }
 
 type key struct {
@@ -162,5 +171,15 @@ func (k *Keys) find(id string) (key, error) {
 			}
 		}
 	}
-	return key{}, fmt.Errorf("%w: %q is not in the file of keys: put it back", ErrMissingKey, id)
+	return key{}, &missingKey{id}
 }
+
+// missingKey is the ErrMissingKey that knows which.
+type missingKey struct{ id string }
+
+func (e *missingKey) Error() string {
+	return fmt.Sprintf("%v: %q is not in the file of keys: put it back", ErrMissingKey, e.id)
+}
+
+// Is makes errors.Is(err, ErrMissingKey) true.
+func (e *missingKey) Is(target error) bool { return target == ErrMissingKey }

@@ -63,7 +63,7 @@ func TestStoreInMemory(t *testing.T) {
 		return storetest.Backend{
 			Open: func() store.Store {
 				st = st.Reopen()
-				return sealedstore.New(st, k)
+				return sealedstore.New(st, k, nil)
 			},
 			Crash: func() {
 				if err := st.Close(); err != nil {
@@ -81,7 +81,7 @@ func TestStoreSQLite(t *testing.T) {
 		return storetest.Backend{
 			Open: func() store.Store {
 				ids = append([]string{fmt.Sprint("k", len(ids))}, ids...)
-				return sealedstore.New(openSQLite(t, dir), keys(t, ids...))
+				return sealedstore.New(openSQLite(t, dir), keys(t, ids...), nil)
 			},
 			Crash: func() {
 				next := t.TempDir()
@@ -155,7 +155,7 @@ func TestNothingIsReadableInTheFiles(t *testing.T) {
 		dir := t.TempDir()
 		st := openSQLite(t, dir)
 		if encrypted {
-			st = sealedstore.New(st, keys(t, "key-one"))
+			st = sealedstore.New(st, keys(t, "key-one"), nil)
 		}
 		commit(t, st, write("g", 1), write("g", 2), write("g", 3))
 		while := contents(t, dir) // with the write-ahead log
@@ -178,7 +178,7 @@ func TestNothingIsReadableInTheFiles(t *testing.T) {
 
 func TestRepeatedBatchesAreSealedAnew(t *testing.T) {
 	inner := memstore.New(&memstore.Config{Shards: storetest.Shards})
-	st := sealedstore.New(inner, keys(t, "a"))
+	st := sealedstore.New(inner, keys(t, "a"), nil)
 	commit(t, st, write("g", 1))
 	before, err := inner.Load(t.Context(), "g")
 	if err != nil {
@@ -222,31 +222,29 @@ func TestRotation(t *testing.T) {
 			t.Fatalf("%s: %v, %+v", gid, err, events)
 		}
 	}
-	first := sealedstore.New(inner, keys(t, "a1"))
+	first := sealedstore.New(inner, keys(t, "a1"), nil)
 	read(first, "plain", 1)
 	commit(t, first, write("plain", 2), write("old", 1))
 	read(first, "plain", 2)
 
-	second := sealedstore.New(inner, keys(t, "b2", "a1"))
+	second := sealedstore.New(inner, keys(t, "b2", "a1"), nil)
 	read(second, "old", 1)
 	commit(t, second, write("old", 2), write("new", 1))
 	read(second, "old", 2)
 	if definition, body := rotated(t, inner, "old"); definition != "\xffAMS1\x02a1" || body != "\xffAMS1\x02b2" {
 		t.Errorf("the definition begins with %q, the body with %q", definition, body)
 	}
-	third := sealedstore.New(inner, keys(t, "b2"))
+	third := sealedstore.New(inner, keys(t, "b2"), nil)
 	read(third, "new", 1)
 	_, err := third.Load(t.Context(), "old")
 	wantErr(t, err, sealedstore.ErrMissingKey, `"a1"`, `"old"`)
 	_, err = third.Events(t.Context(), "old", 0, 10)
 	wantErr(t, err, sealedstore.ErrMissingKey, `"a1"`)
-	_, err = third.Due(t.Context(), store.DueQuery{Shards: []int{0, 1, 2, 3, 4, 5, 6, 7}, Until: time.Now().AddDate(9, 0, 0), Limit: 10})
-	wantErr(t, err, sealedstore.ErrMissingKey, `"a1"`)
 	if listed, err := third.List(t.Context(), store.Query{}, nil, 10); err != nil || len(listed) != 3 {
 		t.Errorf("a list is not to end at what cannot be read: %v, %+v", err, listed)
 	}
 
-	strict := sealedstore.New(inner, parse(t, strings.Replace(file("b2", "a1"), "{", `{"sealed_only": true, `, 1)))
+	strict := sealedstore.New(inner, parse(t, strings.Replace(file("b2", "a1"), "{", `{"sealed_only": true, `, 1)), nil)
 	read(strict, "old", 2)
 	_, err = strict.Load(t.Context(), "plain") // its definition was never written again
 	wantErr(t, err, sealedstore.ErrPlain, `"plain"`, "definition")
@@ -256,7 +254,7 @@ func TestWithoutKeys(t *testing.T) {
 	inner := memstore.New(&memstore.Config{Shards: storetest.Shards})
 	commit(t, inner, write("plain", 1))
 	for _, k := range []*sealedstore.Keys{nil, {}} {
-		st := sealedstore.New(inner, k)
+		st := sealedstore.New(inner, k, nil)
 		if r, err := st.Load(t.Context(), "plain"); err != nil || string(r.Body) != "body-canary 1" {
 			t.Errorf("%v: %q", err, r.Body)
 		}
@@ -270,7 +268,7 @@ func BenchmarkCommit(b *testing.B) {
 			storetest.Benchmark(b, func(b *testing.B) store.Store {
 				st := openSQLite(b, b.TempDir())
 				if sealed {
-					st = sealedstore.New(st, keys(b, "a"))
+					st = sealedstore.New(st, keys(b, "a"), nil)
 				}
 				return st
 			})

@@ -1,0 +1,130 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/amends-dev/amends/coordinator/store"
+)
+
+const (
+	// lastOfWindow is the last of so many transactions behind one, and the first
+	// behind those.
+	lastOfWindow = `SELECT t.gid FROM amends_transactions t WHERE t.gid > ? ORDER BY t.gid LIMIT 1 OFFSET ?`
+
+	staleTransactions = `SELECT t.gid, t.version, t.updated_at, t.reason, t.event_hash, t.digest, t.body, t.definition
+ FROM amends_transactions t WHERE t.gid > ?%s AND (%s) ORDER BY t.gid`
+	staleEvents = `SELECT e.gid, e.seq, e.at, e.data, e.prev, e.hash
+ FROM amends_events e WHERE e.gid > ?%s AND (%s) ORDER BY e.gid, e.seq`
+	upToLast = ` AND %s.gid <= ?`
+
+	staleCell = `(LENGTH(%[1]s) > 0 AND SUBSTR(%[1]s, 1, %[2]d) <> ?)`
+	// staleText is for a column of text, of which SUBSTR would count characters.
+	staleText = `(%[1]s <> '' AND SUBSTR(HEX(%[1]s), 1, %[2]d) <> ?)`
+
+	rewriteTransaction = `UPDATE amends_transactions SET reason = ?, event_hash = ?, digest = ?, body = ?, definition = ?
+ WHERE gid = ? AND version = ? AND updated_at = ?`
+	rewriteEvent = `UPDATE amends_events SET data = ?, prev = ?, hash = ? WHERE gid = ? AND seq = ? AND at = ?`
+)
+
+// Stale looks at up to limit transactions, in the order of their gids from
+// behind after on, and returns which of them, and which of their events, have a
+// field among Reason, EventHash, Digest, Body and Definition, or Data, Prev and
+// Hash, that is not empty and does not begin with prefix. It fills in these,
+// GID, Version and UpdatedAt, or GID, Seq and At, and nothing else. last is where to go on; empty: that
+// was the end. Package sealedstore uses it to change keys.
+func (s *Store) Stale(ctx context.Context, prefix []byte, after string, limit int) (
+	recs []store.Record, events []store.Event, last string, err error,
+) {
+	err = s.read(ctx, "stale", func(db *sql.DB) error {
+		recs, events = nil, nil
+		err := db.QueryRowContext(ctx, lastOfWindow, after, max(limit, 1)-1).Scan(&last)
+		if errors.Is(err, sql.ErrNoRows) {
+			last, err = "", nil // the window is not full
+		}
+		if err != nil {
+			return err
+		}
+		query, args := staleQuery(staleTransactions, "t", prefix, after, last, "t.event_hash", "t.digest", "t.body", "t.definition")
+		err = eachRow(ctx, db, query, args, func(row *sql.Rows) error {
+			var r store.Record
+			var updated int64
+			err := row.Scan(&r.GID, &r.Version, &updated, &r.Reason, &r.EventHash, &r.Digest, &r.Body, &r.Definition)
+			r.UpdatedAt = time.UnixMicro(updated).UTC()
+			recs = append(recs, r)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		query, args = staleQuery(staleEvents, "e", prefix, after, last, "e.data", "e.prev", "e.hash")
+		return eachRow(ctx, db, query, args, func(row *sql.Rows) error {
+			var ev store.Event
+			var at int64
+			err := row.Scan(&ev.GID, &ev.Seq, &at, &ev.Data, &ev.Prev, &ev.Hash)
+			ev.At = time.UnixMicro(at).UTC()
+			events = append(events, ev)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, nil, "", err
+	}
+	return recs, events, last, nil
+}
+
+func staleQuery(query, table string, prefix []byte, after, last string, blobs ...string) (string, []any) {
+	args, bound := []any{after}, ``
+	if last != "" {
+		args, bound = append(args, last), fmt.Sprintf(upToLast, table)
+	}
+	var cells []string
+	for _, column := range blobs {
+		cells, args = append(cells, fmt.Sprintf(staleCell, column, len(prefix))), append(args, prefix)
+	}
+	if table == "t" {
+		cells = append(cells, fmt.Sprintf(staleText, "t.reason", 2*len(prefix)))
+		args = append(args, strings.ToUpper(hex.EncodeToString(prefix)))
+	}
+	return fmt.Sprintf(query, bound, strings.Join(cells, ` OR `)), args
+}
+
+func eachRow(ctx context.Context, db *sql.DB, query string, args []any, scan func(*sql.Rows) error) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Rewrite replaces the fields that Stale returns, of rows that are still those
+// that it returned, by version and time, and leaves the others alone.
+func (s *Store) Rewrite(ctx context.Context, recs []store.Record, events []store.Event) error {
+	return s.write(ctx, "rewrite", func(ctx context.Context, tx *sql.Tx) error {
+		for i := range recs {
+			r := &recs[i]
+			if _, err := tx.ExecContext(ctx, rewriteTransaction,
+				r.Reason, blob(r.EventHash), blob(r.Digest), blob(r.Body), blob(r.Definition), r.GID, r.Version, r.UpdatedAt.UnixMicro()); err != nil {
+				return err
+			}
+		}
+		for i := range events {
+			ev := &events[i]
+			if _, err := tx.ExecContext(ctx, rewriteEvent, blob(ev.Data), blob(ev.Prev), blob(ev.Hash), ev.GID, ev.Seq, ev.At.UnixMicro()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
