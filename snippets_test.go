@@ -74,6 +74,13 @@ var shownCommands = map[string]testedBy{
 	"amends serve --data-dir /var/lib/amends --listen 0.0.0.0:7460 --tls-cert server.crt --tls-key server.key " +
 		"--client-ca clients.crt --auth-file auth.json": {testLogin, `"--tls-cert"`},
 
+	"curl 127.0.0.1:7463/v1/outbox":             {"cmd/amends/outboxhttp_test.go", "curl 127.0.0.1:7463/v1/outbox"},
+	"curl 127.0.0.1:7463/v1/outbox/deadLetters": {"cmd/amends/outboxhttp_test.go", "curl 127.0.0.1:7463/v1/outbox/deadLetters"},
+	`curl 127.0.0.1:7463/v1/outbox/deadLetters:replay --json '{"numbers": [1], "reason": "the broker is back"}'`: {
+		"cmd/amends/outboxhttp_test.go",
+		`curl 127.0.0.1:7463/v1/outbox/deadLetters:replay --json '{"numbers": [1], "reason": "the broker is back"}'`},
+	"curl 127.0.0.1:7463/metrics": {"cmd/amends/outboxhttp_test.go", "curl 127.0.0.1:7463/metrics"},
+
 	"curl --get 127.0.0.1:7461/v1/transactions --data-urlencode 'filter=stalled = true'": {
 		"cmd/amends/outside_test.go", "curl --get 127.0.0.1:7461/v1/transactions --data-urlencode 'filter=stalled = true'"},
 	`curl 127.0.0.1:7461/v1/transactions/order-17:retryNow --json '{"reason": "bank is back"}'`: {

@@ -48,7 +48,7 @@ func loadTree(t *testing.T, fsys fs.FS) *tree {
 		}
 		if d.IsDir() {
 			name := d.Name()
-			if p != "." && (name[0] == '.' || name[0] == '_' || name == "testdata" || p == "bin") {
+			if p != "." && (name[0] == '.' || name[0] == '_' || name == "testdata" || p == "bin" || isModule(fsys, p)) {
 				return fs.SkipDir
 			}
 			return nil
@@ -62,6 +62,12 @@ func loadTree(t *testing.T, fsys fs.FS) *tree {
 		t.Fatal(err)
 	}
 	return tr
+}
+
+// isModule says whether a folder is a module of its own.
+func isModule(fsys fs.FS, dir string) bool {
+	_, err := fs.Stat(fsys, path.Join(dir, "go.mod"))
+	return err == nil
 }
 
 func (tr *tree) parse(fsys fs.FS, p string) error {

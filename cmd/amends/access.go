@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ type access struct {
 	authFile                  string
 	tlsCert, tlsKey, clientCA string
 	insecure                  bool
+	file                      *auth.File
 	guard                     *auth.Guard // nil: nobody is asked
 	grpcTLS, httpTLS          *tls.Config // nil: plaintext
 }
@@ -59,11 +61,10 @@ func (a *access) checkListen(flag, addr string) error {
 // load reads the files.
 func (a *access) load(log *slog.Logger) (err error) {
 	if a.authFile != "" {
-		file, err := auth.OpenFile(a.authFile, log)
-		if err != nil {
+		if a.file, err = auth.OpenFile(a.authFile, log); err != nil {
 			return err
 		}
-		if a.guard, err = auth.New(file, &auth.Config{Logger: log}); err != nil {
+		if a.guard, err = auth.New(a.file, &auth.Config{Logger: log}); err != nil {
 			return err
 		}
 	}
@@ -73,7 +74,13 @@ func (a *access) load(log *slog.Logger) (err error) {
 	if a.grpcTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log); err != nil {
 		return err
 	}
-	// Over HTTP only tokens count: a browser need not be asked for a certificate.
-	a.httpTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, "", log)
+	a.httpTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log)
 	return err
+}
+
+// prefetch fetches the keys of issuers. The log tells which of them is away.
+func (a *access) prefetch(ctx context.Context) {
+	if a.file != nil {
+		a.file.Prefetch(ctx)
+	}
 }

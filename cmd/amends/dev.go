@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/amends-dev/amends/coordinator/notify"
 	"github.com/amends-dev/amends/outbox/outboxdev"
 )
 
@@ -30,7 +31,10 @@ func newDev() *cobra.Command {
 		Short: "Run everything in one process, for development",
 		Long: `Run a coordinator on the embedded store with its web console, and an in-process
 Kafka and Redis, until interrupted. The Kafka and Redis are stand-ins for development: never keep data
-in them that matters. Without --data-dir everything is forgotten at the end.`,
+in them that matters. Without --data-dir everything is forgotten at the end.
+
+What becomes of transactions is published to the topic ` + notify.DefaultTopic + `, through an outbox that the
+console shows; --outbox shows those of your services' relays, too.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := d.check(); err != nil {
@@ -49,6 +53,7 @@ in them that matters. Without --data-dir everything is forgotten at the end.`,
 		},
 	}
 	d.flags(cmd)
+	d.outboxes.flags(cmd)
 	logs.flags(cmd)
 	cmd.Flags().StringVar(&d.dataDir, "data-dir", "", "keep the data in this `directory` (empty: forget it at the end)")
 	cmd.Flags().StringVar(&d.http, "http", defaultHTTP, "serve the console and the HTTP/JSON API on this `address` (empty: don't)")
@@ -69,7 +74,9 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
 	base := d.dataDir
 	local := d.node
 	local.at = location{path: filepath.Join(base, "coordinator"), from: "--data-dir"}
-	st, err := local.at.openStore(ctx, log) // first: it tells when another process has the directory
+	local.lifecycle.brokers, local.lifecycle.topic = []string{d.kafkaAddr}, notify.DefaultTopic
+	into := local.lifecycle.into(local.at.dialect(), log)
+	st, err := local.at.openStore(ctx, log, into) // first: it tells when another process has the directory
 	if err != nil {
 		return err
 	}
@@ -79,6 +86,11 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
 		return fmt.Errorf("--kafka %s: %w", d.kafkaAddr, err)
 	}
 	defer kafka.Close()
+	local.lifecycle.brokers = []string{kafka.Addr()}
+	if err := local.lifecycle.open(ctx, &local.at); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, local.lifecycle.close()) }()
 	redis, err := outboxdev.StartRedis(&outboxdev.RedisConfig{Addr: d.redisAddr, Logger: log})
 	if err != nil {
 		return fmt.Errorf("--redis %s: %w", d.redisAddr, err)

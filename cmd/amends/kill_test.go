@@ -66,7 +66,8 @@ type killing struct {
 	lifetime time.Duration // a process is killed at most this long after it was started
 	working  bool          // every other one has acknowledged a start before that time begins
 	env      []string
-	args     []string // beside "serve" and where to listen
+	args     []string                                 // beside "serve" and where to listen
+	after    func(t *testing.T, runs map[string]bool) // while the last process runs; nil: nothing
 }
 
 // TestKillLosesNothing kills a real coordinator with SIGKILL at random moments,
@@ -122,6 +123,9 @@ func (k killing) run(t *testing.T) {
 	}
 	checkEnds(t, client, b, a.runs, k.kills)
 	checkNothingOpen(t, conn, len(a.runs))
+	if k.after != nil {
+		k.after(t, a.runs)
+	}
 }
 
 func checkEnds(t *testing.T, client *sdk.Client, b *bank, runs map[string]bool, kills int) {

@@ -97,8 +97,9 @@ func (l *location) String() string {
 }
 
 // openStore opens a coordinator's store and brings its tables up to date.
-func (l *location) openStore(ctx context.Context, log *slog.Logger) (st store.Store, err error) {
-	cfg := &sqlstore.Config{MaxConns: l.maxConns, Logger: log}
+// Without into it has no outbox.
+func (l *location) openStore(ctx context.Context, log *slog.Logger, into toOutbox) (st store.Store, err error) {
+	cfg := &sqlstore.Config{MaxConns: l.maxConns, Outbox: into, Logger: log}
 	if l.conf == nil {
 		st, err = sqlstore.OpenSQLite(ctx, l.path, cfg)
 	} else {

@@ -63,7 +63,7 @@ func (l *location) upgradeStore(ctx context.Context, w io.Writer, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	st, err := l.openStore(ctx, log)
+	st, err := l.openStore(ctx, log, nil)
 	if err != nil {
 		return err
 	}

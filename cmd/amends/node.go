@@ -12,6 +12,7 @@ import (
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/notify"
 	"github.com/amends-dev/amends/coordinator/store"
+	"github.com/amends-dev/amends/coordinator/store/sealedstore"
 )
 
 // maxName is the longest name of a coordinator in bytes.
@@ -27,7 +28,10 @@ type node struct {
 	http      string // empty: none
 	access    access
 	telling   telling
+	lifecycle lifecycle
+	outboxes  outboxes
 	keys      string // file of encryption keys; empty: payloads are not sealed
+	sealed    *sealedstore.Store
 	maxLive   int
 	lease     time.Duration // 0: the coordinator's default
 	retention time.Duration
@@ -62,7 +66,7 @@ func (n *node) check() error {
 	case n.lease != 0 && n.lease < minLease:
 		return usagef("--lease-ttl is %v: give %v or more", n.lease, minLease)
 	}
-	errs := []error{n.access.check(), n.access.checkListen("--listen", n.listen)}
+	errs := []error{n.access.check(), n.access.checkListen("--listen", n.listen), n.outboxes.check(n.http)}
 	if n.http != "" {
 		errs = append(errs, n.access.checkListen("--http", n.http))
 	}
@@ -81,11 +85,10 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	if err := n.access.load(log); err != nil {
 		return err
 	}
-	notifier, done, err := n.telling.notifier(st, n.name, log)
+	notifier, err := n.telling.notifier(st, n.name, log)
 	if err != nil {
 		return err
 	}
-	defer done()
 	c, err := coordinator.New(ctx, st, n.config(notifier, log))
 	if err != nil {
 		return err
@@ -94,16 +97,27 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	if err != nil {
 		return err
 	}
-	web, err := n.newWeb(ctx, c, log)
+	web, err := n.newWeb(ctx, c, notifier, log)
 	if err != nil {
 		return errors.Join(err, lis.Close())
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return drive(ctx, c, notifier) })
+	g.Go(func() error { return n.lifecycle.run(ctx) })
+	g.Go(func() error { return n.beside(ctx) })
 	g.Go(func() error { return c.Serve(ctx, lis) })
 	g.Go(func() error { return web.run(ctx) })
 	g.Go(func() error { return ready(serving{lis.Addr().String(), web.url()}) })
 	return g.Wait()
+}
+
+// beside does what holds up nothing else.
+func (n *node) beside(ctx context.Context) error {
+	n.access.prefetch(ctx)
+	if n.sealed == nil {
+		return nil
+	}
+	return n.sealed.Run(ctx)
 }
 
 func (n *node) config(notifier *notify.Notifier, log *slog.Logger) *coordinator.Config {
@@ -114,6 +128,7 @@ func (n *node) config(notifier *notify.Notifier, log *slog.Logger) *coordinator.
 	if notifier != nil {
 		cfg.Observers = append(cfg.Observers, notifier.Observe)
 	}
+	n.lifecycle.tell(cfg)
 	return cfg
 }
 

@@ -102,10 +102,10 @@ func newOutboxMessages() *cobra.Command {
 		func(all []*amendsv1.OutboxMessage, next string) proto.Message {
 			return &amendsv1.ListMessagesResponse{Messages: all, NextPageToken: next}
 		},
-		[]string{"POSITION", "TOPIC", "KEY", "ID", "BYTES", "CREATED"},
+		[]string{"POSITION", "TOPIC", "KEY", "ID", "BYTES", "CREATED", "NOT BEFORE"},
 		func(m *amendsv1.OutboxMessage) []cell {
 			return []cell{text(m.GetPosition()), text(m.GetTopic()), text(m.GetKey()), text(m.GetId()), number(m.GetSize()),
-				text(when(m.GetCreateTime()))}
+				text(when(m.GetCreateTime())), text(when(m.GetNotBefore()))}
 		})
 }
 
@@ -125,13 +125,16 @@ the error names. The others are tried again until they get through.`, false,
 		},
 		[]string{"KEY", "MESSAGES", "POSITION", "TOPIC", "ATTEMPTS", "POISON", "SINCE", "NEXT", "ERROR"},
 		func(b *amendsv1.BlockedKey) []cell {
-			poison := text("no")
-			if b.GetPoison() {
-				poison = cell{"yes", red}
-			}
 			return []cell{text(b.GetKey()), number(b.GetMessages()), text(b.GetPosition()), text(b.GetTopic()),
-				number(int64(b.GetAttempts())), poison, text(when(b.GetBlockTime())), text(when(b.GetRetryTime())), text(b.GetError())}
+				number(int64(b.GetAttempts())), yesNo(b.GetPoison()), text(when(b.GetBlockTime())), text(when(b.GetRetryTime())), text(b.GetError())}
 		})
+}
+
+func yesNo(bad bool) cell {
+	if bad {
+		return cell{"yes", red}
+	}
+	return text("no")
 }
 
 func newDeadList() *cobra.Command {
@@ -146,10 +149,10 @@ func newDeadList() *cobra.Command {
 		func(all []*amendsv1.DeadLetter, next string) proto.Message {
 			return &amendsv1.ListDeadLettersResponse{DeadLetters: all, NextPageToken: next}
 		},
-		[]string{"NUMBER", "TOPIC", "KEY", "ID", "BYTES", "CREATED", "FAILED", "ATTEMPTS", "ERROR"},
+		[]string{"NUMBER", "TOPIC", "KEY", "ID", "BYTES", "CREATED", "FAILED", "ATTEMPTS", "PARKED", "ERROR"},
 		func(d *amendsv1.DeadLetter) []cell {
 			return []cell{number(d.GetNumber()), text(d.GetTopic()), text(d.GetKey()), text(d.GetId()), number(d.GetSize()),
-				text(when(d.GetCreateTime())), text(when(d.GetFailTime())), number(int64(d.GetAttempts())), text(d.GetError())}
+				text(when(d.GetCreateTime())), text(when(d.GetFailTime())), number(int64(d.GetAttempts())), yesNo(d.GetParked()), text(d.GetError())}
 		})
 }
 

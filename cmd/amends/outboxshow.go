@@ -19,7 +19,8 @@ func newOutboxDepth() *cobra.Command {
 		Use:   "depth",
 		Short: "Show how full the outbox is, by topic and partition",
 		Long: `Show how many messages wait, how old the oldest is, by topic and partition, and
-which relay has each partition. It reads every waiting row once.`,
+which relay has each partition. DELAYED are those of them that wait for their time,
+PARKED those dead letters whose key stands still. It reads every waiting row once.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.ask(cmd, func(ctx context.Context, c amendsv1.OutboxServiceClient) error {
@@ -46,8 +47,9 @@ func printDepth(w io.Writer, s *amendsv1.GetOutboxResponse) error {
 		}
 		return c
 	}
-	t := newTable("MESSAGES", "OLDEST", "DEAD LETTERS", "BLOCKED KEYS")
-	t.row(number(s.GetMessages()), span(s.GetOldestAge()), bad(s.GetDeadLetters()), bad(s.GetBlockedKeys()))
+	t := newTable("MESSAGES", "DELAYED", "OLDEST", "DEAD LETTERS", "PARKED", "BLOCKED KEYS")
+	t.row(number(s.GetMessages()), number(s.GetDelayedMessages()), span(s.GetOldestAge()), bad(s.GetDeadLetters()),
+		bad(s.GetParkedMessages()), bad(s.GetBlockedKeys()))
 	if err := t.print(w); err != nil {
 		return err
 	}

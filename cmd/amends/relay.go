@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/amends-dev/amends/coordinator/metrics"
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
 )
@@ -32,6 +34,7 @@ type relaying struct {
 	poison       string
 	kafka        []string
 	createTopics bool
+	relay        *outbox.Relay // after open
 }
 
 func newRelay() *cobra.Command {
@@ -44,8 +47,9 @@ func newRelay() *cobra.Command {
 interrupted. Several relays of one database share its work; after a crash the
 others take over. The outbox's tables are made and upgraded first.
 
-With --listen it serves the API by which 'amends outbox' shows what waits, and acts
-on it. Beyond loopback that needs TLS and an --auth-file.
+With --listen it serves the API by which 'amends outbox' and the console of
+'amends serve --outbox' show what waits, and act on it; with --http the same as
+HTTP/JSON, and /metrics. Beyond loopback that needs TLS and an --auth-file.
 
 Sagas that were started with sdk.StartTx go to the coordinator. Without
 --coordinator they stay in the outbox, and so do messages without --kafka.
@@ -80,18 +84,23 @@ func (r *relaying) flags(cmd *cobra.Command) {
 	f.StringVar(&r.redisPrefix, "redis-prefix", "",
 		"what the names of keys in Redis begin with (default: amends: and a digest of the database's identity and place)")
 	f.StringVar(&r.poison, "poison", "dead-letter",
-		"what becomes of messages that can never be published: dead-letter, or block (their key, until somebody acts)")
+		"what becomes of messages that can never be published: dead-letter; or, with their key until somebody acts, "+
+			"block (where they are) or park (out of the way)")
 	f.DurationVar(&r.lease, "lease", outbox.DefaultLease, "how long a crash of this relay delays its messages")
 	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
 	r.api.flags(cmd)
 }
 
+// poisons are what --poison can be.
+var poisons = map[string]outbox.PoisonPolicy{"dead-letter": outbox.DeadLetter, "block": outbox.BlockKey, "park": outbox.ParkKey}
+
 func (r *relaying) check() error {
+	_, known := poisons[r.poison]
 	switch {
 	case r.lease < minLease:
 		return usagef("--lease is %v: give %v or more", r.lease, minLease)
-	case r.poison != "dead-letter" && r.poison != "block":
-		return usagef("--poison is %q: give dead-letter or block", r.poison)
+	case !known:
+		return usagef("--poison is %q: give dead-letter, block or park", r.poison)
 	case r.redisPrefix != "" && r.redis == "":
 		return usagef("--redis-prefix is for --redis: give that too")
 	}
@@ -105,46 +114,66 @@ func (r *relaying) check() error {
 }
 
 func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
+	done, err := r.open(ctx, log)
+	defer func() { err = errors.Join(err, done()) }()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "amends: relaying %s\n", &r.at)
+	r.api.say(w)
+	err = r.drive(ctx)
+	s := r.relay.Stats()
+	fmt.Fprintf(w, "amends: relayed %d messages, dropped %d duplicates, %d dead letters, %d failed attempts\n",
+		s.Published, s.Duplicates+s.Skipped, s.Dead, s.Failures)
+	return err
+}
+
+// drive relays and answers until ctx ends.
+func (r *relaying) drive(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.relay.Run(gctx) })
+	g.Go(func() error { return r.api.run(gctx) })
+	return g.Wait()
+}
+
+// open opens whatever the relay works with, and makes it. done closes that, after
+// an error too.
+func (r *relaying) open(ctx context.Context, log *slog.Logger) (done func() error, err error) {
+	var closers []func() error
+	done = func() error {
+		var errs []error
+		for _, c := range slices.Backward(closers) {
+			errs = append(errs, c())
+		}
+		return errors.Join(errs...)
+	}
 	db, dialect, err := r.at.openOutbox()
 	if err != nil {
-		return err
+		return done, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	closers = append(closers, db.Close)
 	if err := r.at.migrateOutbox(ctx, db, dialect); err != nil {
-		return err
+		return done, err
 	}
-	pub, done, err := r.publisher(log)
+	pub, closePublisher, err := r.publisher(log)
 	if err != nil {
-		return err
+		return done, err
 	}
-	defer func() { err = errors.Join(err, done()) }()
-	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease}
-	if r.poison == "block" {
-		cfg.Poison = outbox.BlockKey
-	}
+	closers = append(closers, closePublisher)
+	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease, Poison: poisons[r.poison]}
 	box := outbox.New(dialect, &outbox.Config{Logger: log})
 	op := box.Operator(db)
 	if r.redis != "" {
 		client := redis.NewClient(&redis.Options{Addr: r.redis})
-		defer func() { err = errors.Join(err, client.Close()) }()
+		closers = append(closers, client.Close)
 		if cfg.Keys, err = r.keys(ctx, client, op, log); err != nil {
-			return fmt.Errorf("--redis %s: %w", r.redis, err)
+			return done, fmt.Errorf("--redis %s: %w", r.redis, err)
 		}
 	}
+	r.relay = outbox.NewRelay(box, db, pub, cfg)
 	r.api.namespace = r.to.namespace
-	if err := r.api.open(ctx, log); err != nil {
-		return err
-	}
-	relay := outbox.NewRelay(box, db, pub, cfg)
-	fmt.Fprintf(w, "amends: relaying %s\n", &r.at)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return relay.Run(gctx) })
-	g.Go(func() error { return r.api.run(gctx, w, op, log) })
-	err = g.Wait()
-	s := relay.Stats()
-	fmt.Fprintf(w, "amends: relayed %d messages, dropped %d duplicates, %d dead letters, %d failed attempts\n",
-		s.Published, s.Duplicates+s.Skipped, s.Dead, s.Failures)
-	return err
+	depth := func(ctx context.Context) (outbox.Backlog, error) { return outbox.Depth(ctx, db, dialect) }
+	return done, r.api.open(ctx, op, metrics.NewRelay(r.relay, &metrics.RelayConfig{Depth: depth}), log)
 }
 
 // keys are the relay's keys in Redis. Their names tell databases apart that

@@ -69,21 +69,28 @@ func (n *node) publicFlags(cmd *cobra.Command) {
 	f.StringVar(&n.keys, "encryption-keys", "",
 		"seal payloads and replies with the keys in this JSON `file`; once used, it has to stay (see docs/encryption.md)")
 	n.telling.flags(cmd)
+	n.lifecycle.flags(cmd)
+	n.outboxes.flags(cmd)
 	n.access.flags(cmd)
 }
 
 func (n *node) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
-	st, err := n.at.openStore(ctx, log)
+	st, err := n.at.openStore(ctx, log, n.lifecycle.into(n.at.dialect(), log))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	if err := n.lifecycle.open(ctx, &n.at); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.lifecycle.close()) }()
 	if n.keys != "" {
-		keys, err := sealedstore.ReadKeys(n.keys)
+		keys, err := sealedstore.OpenKeys(n.keys, log)
 		if err != nil {
 			return fmt.Errorf("--encryption-keys: %w", err)
 		}
-		st = sealedstore.New(st, keys)
+		n.sealed = sealedstore.New(st, keys, &sealedstore.Config{Logger: log})
+		st = n.sealed
 	}
 	return n.serve(ctx, st, log, func(at serving) error {
 		_, err := fmt.Fprintf(w, "amends: serving on %s (data in %s)\n", at.addr, &n.at)

@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a browser may take for anything.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // browser starts a headless Chromium, which ends with the test.
 func browser(t *testing.T) context.Context {
@@ -69,10 +69,11 @@ type tab struct {
 	requests int
 }
 
-// open serves the console before a fake coordinator, and opens a tab for it.
-func open(in context.Context, t *testing.T, fake *gatewaytest.Coordinator) *tab {
+// open serves the console before a fake coordinator, and relays, and opens a tab
+// for it.
+func open(in context.Context, t *testing.T, fake *gatewaytest.Coordinator, outboxes ...console.Outbox) *tab {
 	t.Helper()
-	h, err := console.New(fake.Serve(t), &console.Config{Name: "staging"})
+	h, err := console.New(fake.Serve(t), &console.Config{Name: "staging", Outboxes: outboxes})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,11 @@
-// Package console is a web console over a coordinator's API, as an
-// http.Handler: find what is stuck, see why, act on it with a reason.
+// Package console is a web console over a coordinator's API and those of relays,
+// as an http.Handler: find what is stuck, see why, act on it with a reason.
 //
 // It is plain HTML, CSS and ES modules, embedded in the binary. Pages ask
 // nothing of any other origin, and a strict Content-Security-Policy holds them
-// to it. The gateway serves /v1/ beside them; all rights are the coordinator's
-// to give, by the token that the user types, which stays in the browser's tab.
+// to it. The gateway serves /v1/ beside them; all rights are the coordinator's and
+// the relays' to give, by the token that the user types, which stays in the
+// browser's tab.
 // All addresses are relative, so that the handler can be mounted below any
 // folder with http.StripPrefix.
 package console
@@ -14,11 +15,13 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -34,8 +37,21 @@ type Config struct {
 	// Name tells this coordinator from others, for example "production"; it
 	// stands at the top of every page. Default: none.
 	Name string
-	// Gateway is that of /v1/. Default: the gateway's defaults.
+	// Gateway is that of /v1/, and of the outboxes. Default: the gateway's defaults.
 	Gateway *gateway.Config
+	// Outboxes are shown beside the coordinator, in this order. Default: none.
+	Outboxes []Outbox
+}
+
+// Outbox is a relay, whose API is served below /outbox/NAME/v1/. What it cannot
+// answer is missing on the pages, with the reason, and nothing else is.
+type Outbox struct {
+	// Name is what people call it, and stands in addresses: letters, digits,
+	// - _ and . only. Required, and another one for each.
+	Name string
+	// Conn leads to it, and must carry no credentials of its own: whoever asks
+	// the console would have them. Required.
+	Conn grpc.ClientConnInterface
 }
 
 // policy lets a page load its own files and ask its own origin, and no more.
@@ -44,7 +60,9 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 // pages are the addresses of the one page that shows everything; its scripts
 // read the address.
-var pages = map[string]bool{"/": true, "/transactions": true, "/transaction": true, "/bulks": true}
+var pages = map[string]bool{
+	"/": true, "/transactions": true, "/transaction": true, "/bulks": true, "/outbox": true, "/deadletters": true, "/deadletter": true,
+}
 
 // file is something to serve.
 type file struct {
@@ -54,9 +72,10 @@ type file struct {
 }
 
 type console struct {
-	api   http.Handler
-	index file
-	files map[string]file // by path
+	api      http.Handler
+	outboxes map[string]http.Handler // by name
+	index    file
+	files    map[string]file // by path
 }
 
 // New returns a handler of the console, and of the API under /v1/, which speaks
@@ -71,16 +90,43 @@ func New(conn grpc.ClientConnInterface, cfg *Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
+	outboxes, names, err := gateways(c.Outboxes, c.Gateway)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
 	files, err := load(assets)
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	index, err := fill(files["/assets/index.html"], c.Name)
+	index, err := fill(files["/assets/index.html"], map[string]string{"Name": c.Name, "Outboxes": strings.Join(names, " ")})
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	delete(files, "/assets/index.html") // a template, of no use as it is
-	return &console{api: api, index: index, files: files}, nil
+	return &console{api: api, outboxes: outboxes, index: index, files: files}, nil
+}
+
+var outboxName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+func gateways(all []Outbox, cfg *gateway.Config) (byName map[string]http.Handler, names []string, err error) {
+	byName = map[string]http.Handler{}
+	var errs []error
+	for _, o := range all {
+		h, err := gateway.NewOutbox(o.Conn, cfg)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("outbox %q: %w", o.Name, err))
+		case !outboxName.MatchString(o.Name):
+			errs = append(errs, fmt.Errorf("outbox %q: Name must be letters, digits, - _ and . only", o.Name))
+		case byName[o.Name] != nil:
+			errs = append(errs, fmt.Errorf("outbox %q: another one has this Name", o.Name))
+		case o.Conn == nil:
+			errs = append(errs, fmt.Errorf("outbox %q: Conn is nil: give a connection to its relay", o.Name))
+		}
+		byName[o.Name] = http.StripPrefix("/outbox/"+o.Name, h)
+		names = append(names, o.Name)
+	}
+	return byName, names, errors.Join(errs...)
 }
 
 func load(from fs.FS) (map[string]file, error) {
@@ -101,14 +147,14 @@ func newFile(name string, body []byte) file {
 	return file{name: path.Base(name), body: body, etag: `"` + hex.EncodeToString(sum[:16]) + `"`}
 }
 
-// fill puts the console's name into the page.
-func fill(f file, name string) (file, error) {
+// fill puts the console's name, and those of its outboxes, into the page.
+func fill(f file, names map[string]string) (file, error) {
 	t, err := template.New(f.name).Parse(string(f.body))
 	if err != nil {
 		return file{}, err
 	}
 	var out bytes.Buffer
-	err = t.Execute(&out, map[string]string{"Name": name})
+	err = t.Execute(&out, names)
 	return newFile(f.name, out.Bytes()), err
 }
 
@@ -124,6 +170,13 @@ func (c *console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/v1/") {
 		c.api.ServeHTTP(w, r)
 		return
+	}
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/outbox/"); ok {
+		name, path, _ := strings.Cut(rest, "/")
+		if relay := c.outboxes[name]; relay != nil && strings.HasPrefix(path, "v1/") {
+			relay.ServeHTTP(w, r)
+			return
+		}
 	}
 	f, ok := c.files[r.URL.Path]
 	if pages[r.URL.Path] {

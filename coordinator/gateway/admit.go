@@ -33,7 +33,7 @@ func (g *gateway) admit(w http.ResponseWriter, r *http.Request) (*http.Request, 
 			return r, err
 		}
 	}
-	if err := checkQuery(r); err != nil {
+	if err := g.checkQuery(r); err != nil {
 		return r, err
 	}
 	out := *r
@@ -59,7 +59,7 @@ func (g *gateway) checkHost(hostport string) error {
 	if slices.ContainsFunc(g.cfg.Hosts, func(h string) bool { return strings.EqualFold(h, host) }) {
 		return nil
 	}
-	return refuse(http.StatusMisdirectedRequest, "UNKNOWN_HOST", "this coordinator is not named %q", host)
+	return refuse(http.StatusMisdirectedRequest, "UNKNOWN_HOST", "this server is not named %q", host)
 }
 
 // checkHeader refuses what gRPC cannot carry: left out, a namespace would
@@ -78,22 +78,25 @@ func checkHeader(h http.Header, name string) error {
 	return nil
 }
 
-// queries are the requests that are read from a URL.
+// queries are a coordinator's requests that are read from a URL.
 var queries = []proto.Message{
 	(*amendsv1.GetTransactionRequest)(nil), (*amendsv1.ListTransactionsRequest)(nil),
 	(*amendsv1.CountTransactionsRequest)(nil), (*amendsv1.ListEventsRequest)(nil),
 	(*amendsv1.WatchTransactionRequest)(nil), (*amendsv1.ListBulksRequest)(nil),
 }
 
+// outboxQueries are a relay's.
+var outboxQueries = []proto.Message{(*amendsv1.ListMessagesRequest)(nil), (*amendsv1.ListDeadLettersRequest)(nil)}
+
 // checkQuery refuses a parameter that no request has. The runtime would leave it
 // out, and a mistyped filter would select everything.
-func checkQuery(r *http.Request) error {
+func (g *gateway) checkQuery(r *http.Request) error {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return refuse(http.StatusBadRequest, amendsv1.ErrInvalidArgument.Reason, "query: %v", err)
 	}
 	for name := range values {
-		if !slices.ContainsFunc(queries, func(m proto.Message) bool { return hasField(m, name) }) {
+		if !slices.ContainsFunc(g.queries, func(m proto.Message) bool { return hasField(m, name) }) {
 			return refuse(http.StatusBadRequest, amendsv1.ErrInvalidArgument.Reason, "query: unknown field %q", name)
 		}
 	}

@@ -77,17 +77,25 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/bulks", `{"verb":"VERB_ABORT","rate":"NaN"}`, "application/json")
 	f.Add("GET", "/v1/transactions/a:watch?afterSeq=9", "", "text/event-stream")
 	f.Add("DELETE", "/v1/%", "{", "")
-	_, h := fuzzed(f, nil)
+	f.Add("POST", "/v1/outbox/messages/2+17:skip", `{"position":"1-1","reason":"x"}`, "application/json")
+	f.Add("GET", "/v1/outbox/deadLetters/9?topic=%ff", "", "")
+	_, coordinator := fuzzed(f, nil)
+	relay, err := gateway.NewOutbox(&recorder{}, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, method, target, body, kind string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
 			return // the server of package net/http refuses it
 		}
 		header := http.Header{"Content-Type": {kind}, "Accept": {kind}, "Last-Event-Id": {body}, "Amends-Namespace": {kind}}
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, (&http.Request{Method: method, URL: u, Header: header, Body: io.NopCloser(strings.NewReader(body))}).WithContext(t.Context()))
-		if w.Code < http.StatusOK || w.Header().Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("answered with %d %v", w.Code, w.Header())
+		for _, h := range []http.Handler{coordinator, relay} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, (&http.Request{Method: method, URL: u, Header: header, Body: io.NopCloser(strings.NewReader(body))}).WithContext(t.Context()))
+			if w.Code < http.StatusOK || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+				t.Errorf("answered with %d %v", w.Code, w.Header())
+			}
 		}
 	})
 }

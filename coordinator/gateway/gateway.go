@@ -1,9 +1,10 @@
-// Package gateway is the HTTP/JSON half of a coordinator's API: an http.Handler
-// that turns requests under /v1/ into gRPC calls. Which request is which call
-// stands in proto/amends/v1/http.yaml, and is served at /v1/openapi.json.
+// Package gateway is the HTTP/JSON half of a coordinator's API, and of a relay's:
+// http.Handlers that turn requests under /v1/ into gRPC calls. Which request is
+// which call stands in proto/amends/v1/http.yaml, and is served at
+// /v1/openapi.json.
 //
 // It decides nothing about who may do what: the Authorization and
-// amends-namespace headers go along with each call, and the coordinator judges
+// amends-namespace headers go along with each call, and the other end judges
 // them. What it adds is what browsers and untrusted networks need: bounded
 // bodies, refusal of requests that another site made a browser send, and errors
 // as JSON.
@@ -22,6 +23,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 )
 
 // Config tunes a gateway. Its zero value, like nil, is ready to use.
@@ -35,8 +37,9 @@ type Config struct {
 	// pointed at this machine (DNS rebinding).
 	Hosts []string
 	// Redact are names of JSON fields whose values are replaced in the requests
-	// and replies of branches, at any depth, whatever their case. When there are
-	// any, a payload that is not JSON is replaced whole. Default: none.
+	// and replies of branches and in the bodies of dead letters, at any depth,
+	// whatever their case; and of headers of dead letters. When there are any, a
+	// payload that is not JSON is replaced whole. Default: none.
 	Redact []string
 	// KeepAlive is the longest silence of an event stream; then a line without
 	// meaning is sent. Default 15 s.
@@ -72,31 +75,41 @@ func (c *Config) withDefaults() (Config, error) {
 
 // gateway is the handler.
 type gateway struct {
-	cfg    Config
-	mux    *runtime.ServeMux
-	admin  amendsv1.AdminServiceClient
-	origin *http.CrossOriginProtection
-	codec  *runtime.JSONPb
-	mask   masker
+	cfg     Config
+	mux     *runtime.ServeMux
+	admin   amendsv1.AdminServiceClient // of a coordinator; of a relay nil
+	origin  *http.CrossOriginProtection
+	codec   *runtime.JSONPb
+	mask    masker
+	queries []proto.Message // the requests that are read from a URL
 }
 
 // New returns a handler for /v1/ that speaks to a coordinator over conn. The
 // connection must carry no credentials of its own: whoever reaches the handler
 // would have them. cfg may be nil; the error joins every mistake in it.
 func New(conn grpc.ClientConnInterface, cfg *Config) (http.Handler, error) {
+	return build(cfg, queries, func(g *gateway) error { return g.coordinator(conn) })
+}
+
+// NewOutbox is New for a relay: its handler is for /v1/outbox and /v1/whoami.
+func NewOutbox(conn grpc.ClientConnInterface, cfg *Config) (http.Handler, error) {
+	return build(cfg, outboxQueries, func(g *gateway) error { return g.relay(conn) })
+}
+
+func build(cfg *Config, queries []proto.Message, register func(*gateway) error) (http.Handler, error) {
 	c, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	g := &gateway{
-		cfg:    c,
-		admin:  amendsv1.NewAdminServiceClient(conn),
-		origin: http.NewCrossOriginProtection(),
-		codec:  &runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}},
-		mask:   newMasker(c.Redact),
+		cfg:     c,
+		origin:  http.NewCrossOriginProtection(),
+		codec:   &runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}},
+		mask:    newMasker(c.Redact),
+		queries: queries,
 	}
 	g.mux = runtime.NewServeMux(g.options()...)
-	if err := g.register(conn); err != nil {
+	if err := register(g); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return g, nil
@@ -121,8 +134,9 @@ func (g *gateway) options() []runtime.ServeMuxOption {
 	}
 }
 
-func (g *gateway) register(conn grpc.ClientConnInterface) error {
+func (g *gateway) coordinator(conn grpc.ClientConnInterface) error {
 	ctx := context.Background() // of no use to handlers over a client
+	g.admin = amendsv1.NewAdminServiceClient(conn)
 	return errors.Join(
 		api.RegisterAdminServiceHandlerClient(ctx, g.mux, g.admin),
 		api.RegisterOperatorServiceHandlerClient(ctx, g.mux, amendsv1.NewOperatorServiceClient(conn)),
@@ -130,6 +144,37 @@ func (g *gateway) register(conn grpc.ClientConnInterface) error {
 		// The last one registered is asked first.
 		g.mux.HandlePath(http.MethodGet, "/v1/transactions/{gid}:watch", g.watch),
 	)
+}
+
+func (g *gateway) relay(conn grpc.ClientConnInterface) error {
+	cluster := amendsv1.NewClusterServiceClient(conn)
+	return errors.Join(
+		api.RegisterOutboxServiceHandlerClient(context.Background(), g.mux, amendsv1.NewOutboxServiceClient(conn)),
+		// All that a relay has of ClusterService.
+		g.mux.HandlePath(http.MethodGet, "/v1/whoami", func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+			if err := g.whoAmI(w, r, cluster); err != nil {
+				writeError(w, err)
+			}
+		}),
+	)
+}
+
+func (g *gateway) whoAmI(w http.ResponseWriter, r *http.Request, cluster amendsv1.ClusterServiceClient) error {
+	ctx, err := runtime.AnnotateContext(r.Context(), g.mux, r, amendsv1.ClusterService_WhoAmI_FullMethodName)
+	if err != nil {
+		return err
+	}
+	who, err := cluster.WhoAmI(ctx, &amendsv1.WhoAmIRequest{})
+	if err != nil {
+		return err
+	}
+	body, err := g.codec.Marshal(who)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	write(w, body)
+	return nil
 }
 
 // ServeHTTP answers one request.

@@ -114,8 +114,10 @@ func TestOpenAPI(t *testing.T) {
 	_, server := serve(t, nil)
 	_, got := ask(t, "GET", server.URL+"/v1/openapi.json", "")
 	paths, _ := got["paths"].(map[string]any)
-	if paths["/v1/transactions/{gid}:retryNow"] == nil {
-		t.Errorf("the description lacks a path: %d paths", len(paths))
+	for _, path := range []string{"/v1/transactions/{gid}:retryNow", "/v1/outbox/deadLetters/{number}"} {
+		if paths[path] == nil {
+			t.Errorf("the description lacks %s: %d paths", path, len(paths))
+		}
 	}
 }
 
@@ -268,6 +270,15 @@ func decoded(t *testing.T, field any) string {
 	t.Helper()
 	s, _ := field.(string)
 	data, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func jsonOf(t *testing.T, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,12 +27,30 @@ func newMasker(fields []string) masker {
 // rewrite hides what must not be shown of a response, just before it is sent.
 // Responses belong to the caller alone, so that they can be changed in place.
 func (m masker) rewrite(_ context.Context, response proto.Message) (any, error) {
-	if with, ok := response.(interface{ GetTransaction() *amendsv1.Transaction }); ok && len(m) > 0 {
-		for _, b := range with.GetTransaction().GetBranches() {
+	if len(m) == 0 {
+		return response, nil
+	}
+	switch r := response.(type) {
+	case interface{ GetTransaction() *amendsv1.Transaction }:
+		for _, b := range r.GetTransaction().GetBranches() {
 			b.Request, b.Reply = m.payload(b.Request), m.payload(b.Reply)
 		}
+	case *amendsv1.GetDeadLetterResponse:
+		m.deadLetter(r.GetDeadLetter())
 	}
 	return response, nil
+}
+
+func (m masker) deadLetter(d *amendsv1.DeadLetter) {
+	if d == nil {
+		return
+	}
+	d.Body = m.payload(d.GetBody())
+	for name := range d.GetHeaders() {
+		if m[strings.ToLower(name)] {
+			d.Headers[name] = redacted
+		}
+	}
 }
 
 func (m masker) payload(data []byte) []byte {

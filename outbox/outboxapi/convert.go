@@ -15,6 +15,7 @@ import (
 func statusOf(s *outbox.Status) *amendsv1.GetOutboxResponse {
 	resp := &amendsv1.GetOutboxResponse{
 		Messages: s.Rows, OldestAge: age(s.Oldest, s.Rows), DeadLetters: s.Dead, BlockedKeys: int64(s.Blocked),
+		DelayedMessages: s.Delayed, ParkedMessages: s.Parked,
 	}
 	for _, t := range s.Topics {
 		resp.Topics = append(resp.Topics, &amendsv1.OutboxTopic{Topic: t.Topic, Messages: t.Rows, OldestAge: age(t.Oldest, t.Rows)})
@@ -36,11 +37,20 @@ func age(d time.Duration, rows int64) *durationpb.Duration {
 	return durationpb.New(max(0, d))
 }
 
+// instant is absent for the zero time.
+func instant(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
 func messageOf(w *outbox.Waiting) *amendsv1.OutboxMessage {
 	m := &w.Message
 	return &amendsv1.OutboxMessage{
 		Position: w.Position.String(), Id: amendsv1.ValidText(m.ID), Topic: amendsv1.ValidText(m.Topic), Key: amendsv1.ValidText(m.Key),
 		Size: int64(w.Size), IdempotencyKey: amendsv1.ValidText(m.IdempotencyKey), CreateTime: timestamppb.New(m.CreatedAt),
+		NotBefore: instant(m.NotBefore),
 	}
 }
 
@@ -49,7 +59,7 @@ func deadOf(d *outbox.Dead, whole bool) *amendsv1.DeadLetter {
 	out := &amendsv1.DeadLetter{
 		Number: d.Number, Id: amendsv1.ValidText(m.ID), Topic: amendsv1.ValidText(m.Topic), Key: amendsv1.ValidText(m.Key),
 		Size: int64(d.Size), IdempotencyKey: amendsv1.ValidText(m.IdempotencyKey), CreateTime: timestamppb.New(m.CreatedAt),
-		FailTime: timestamppb.New(d.FailedAt), Attempts: int32(d.Attempts), Error: amendsv1.ValidText(d.Error),
+		FailTime: instant(d.FailedAt), Attempts: int32(d.Attempts), Error: amendsv1.ValidText(d.Error), Parked: d.Parked,
 	}
 	if !whole {
 		return out
@@ -66,7 +76,7 @@ func blockedOf(b *outbox.Blocked) *amendsv1.BlockedKey {
 	return &amendsv1.BlockedKey{
 		Key: amendsv1.ValidText(b.Key), Position: b.Position.String(), Id: amendsv1.ValidText(b.ID), Topic: amendsv1.ValidText(b.Topic),
 		Attempts: int32(b.Attempts), Error: amendsv1.ValidText(b.Error), Poison: b.Poison, Messages: b.Rows,
-		BlockTime: timestamppb.New(b.Since), RetryTime: timestamppb.New(b.RetryAt), Partition: int32(b.Position.Partition),
+		BlockTime: timestamppb.New(b.Since), RetryTime: instant(b.RetryAt), Partition: int32(b.Position.Partition),
 	}
 }
 
@@ -74,12 +84,10 @@ func actOf(a *outbox.Act) *amendsv1.OutboxAct {
 	out := &amendsv1.OutboxAct{
 		Number: a.Number, Verb: verbOf(a.Verb), Actor: amendsv1.ValidText(a.Actor), Reason: amendsv1.ValidText(a.Reason),
 		RequestId: amendsv1.ValidText(a.RequestID), Target: amendsv1.ValidText(a.Target), Messages: a.Messages, More: a.More,
+		ActTime: instant(a.At),
 	}
 	for _, id := range a.IDs {
 		out.MessageIds = append(out.MessageIds, amendsv1.ValidText(id))
-	}
-	if !a.At.IsZero() {
-		out.ActTime = timestamppb.New(a.At)
 	}
 	return out
 }
@@ -136,7 +144,7 @@ func tokenOf(n int64) string { return strconv.FormatInt(n, 10) }
 func position(s string) (outbox.Position, error) {
 	at, err := outbox.ParsePosition(s)
 	if err != nil {
-		return at, amendsv1.ErrInvalidArgument.With("position %q is not a position: they look like 2-1071", s)
+		return at, amendsv1.ErrInvalidArgument.With("position %q is not a position: they look like 2-1071 or 2+17", s)
 	}
 	return at, nil
 }

@@ -1,4 +1,4 @@
-// The coordinator's HTTP/JSON API.
+// The HTTP/JSON API of the coordinator, and of the relays beside it.
 
 import { namespace, token } from "./session.js";
 
@@ -24,13 +24,13 @@ export async function refusal(response) {
   return new Refusal(response.status, body);
 }
 
-async function call(method, path, { body, query, signal } = {}) {
+async function call(method, path, { body, query, signal, base = "" } = {}) {
   const params = new URLSearchParams(Object.entries(query ?? {}).filter(([, v]) => v));
   const init = { method, signal, headers: headers(body ? { "Content-Type": "application/json" } : {}) };
   if (body) init.body = JSON.stringify(body);
   let response;
   try {
-    response = await fetch("v1/" + path + (params.size ? "?" + params : ""), init);
+    response = await fetch(base + "v1/" + path + (params.size ? "?" + params : ""), init);
   } catch (err) {
     if (err.name === "AbortError") throw err;
     throw new Refusal(0, { message: "the coordinator cannot be reached", reason: "UNREACHABLE" });
@@ -59,6 +59,26 @@ export const watchPath = (gid) => `v1/transactions/${enc(gid)}:watch`;
 export function act(verb, gid, branch, body) {
   const onBranch = verb.ofBranch ? `/branches/${enc(branch)}` : "";
   return post(`transactions/${enc(gid)}${onBranch}:${verb.path}`, branch && !verb.ofBranch ? { ...body, branch } : body);
+}
+
+// outbox is the API of the relay of that name.
+export function outbox(name) {
+  const base = `outbox/${enc(name)}/`;
+  const ask = (path, signal, query) => call("GET", path, { signal, query, base });
+  const act = (path) => (body) => call("POST", path, { body, base }).then((r) => r.act);
+  return {
+    whoAmI: (signal) => ask("whoami", signal),
+    status: (signal) => ask("outbox", signal),
+    messages: (query, signal) => ask("outbox/messages", signal, query),
+    blocked: (query, signal) => ask("outbox/blockedKeys", signal, query),
+    deadLetters: (query, signal) => ask("outbox/deadLetters", signal, query),
+    deadLetter: (number, signal) => ask(`outbox/deadLetters/${enc(number)}`, signal).then((r) => r.deadLetter),
+    acts: (query, signal) => ask("outbox/acts", signal, query),
+    replay: act("outbox/deadLetters:replay"),
+    discard: act("outbox/deadLetters:discard"),
+    park: act("outbox:parkKey"),
+    skip: ({ position, ...body }) => act(`outbox/messages/${enc(position)}:skip`)(body),
+  };
 }
 
 // requestID makes the key of a request, which may then be sent again. (Of

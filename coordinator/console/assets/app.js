@@ -4,14 +4,19 @@ import { whoAmI } from "./api.js";
 import { announce, banner, h } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { login } from "./login.js";
-import { href, namespace, setToken, setWho, token, who } from "./session.js";
+import { href, namespace, outboxNames, setToken, setWho, token, who } from "./session.js";
 import { tick } from "./time.js";
 import * as bulks from "./bulks.js";
+import * as deadletter from "./deadletter.js";
+import * as deadletters from "./deadletters.js";
 import * as list from "./list.js";
+import * as outbox from "./outbox.js";
 import * as overview from "./overview.js";
 import * as transaction from "./transaction.js";
 
-const pages = { "": overview, transactions: list, transaction, bulks };
+const pages = { "": overview, transactions: list, transaction, bulks, outbox, deadletters, deadletter };
+// The item of the navigation that a page belongs to, where that is another one.
+const belongs = { transaction: "transactions", deadletter: "outbox", deadletters: "outbox" };
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
@@ -54,7 +59,8 @@ function failed(err) {
 
 function frame() {
   const items = { "": "Overview", transactions: "Transactions", bulks: "Bulk actions" };
-  const here = pageName() === "transaction" ? "transactions" : pageName();
+  if (outboxNames.length > 0) items.outbox = "Outboxes";
+  const here = belongs[pageName()] ?? pageName();
   document.querySelector(".brand").setAttribute("href", href(""));
   document.getElementById("nav").replaceChildren(...Object.entries(items).map(([page, label]) =>
     h("a", { href: href(page), "aria-current": page === here && "page" }, label)));

@@ -1,13 +1,14 @@
 // Keys for those who have no time to aim.
 
 import { h } from "./dom.js";
-import { href } from "./session.js";
+import { href, outboxNames } from "./session.js";
 
 const help = [
   ["/", "to the search field"], ["j k", "next and previous row"], ["Enter", "open the row"],
-  ["g o", "overview"], ["g t", "transactions"], ["g b", "bulk actions"], ["Esc", "leave a dialog or a field"], ["?", "this help"],
+  ["g o", "overview"], ["g t", "transactions"], ["g b", "bulk actions"],
+  ...(outboxNames.length > 0 ? [["g x", "outboxes"], ["g d", "dead letters"]] : []), ["Esc", "leave a dialog or a field"], ["?", "this help"],
 ];
-const places = { o: "", t: "transactions", b: "bulks" };
+const places = { o: "", t: "transactions", b: "bulks", ...(outboxNames.length > 0 && { x: "outbox", d: "deadletters" }) };
 
 // listenToKeys leaves alone what is typed into a field or a dialog.
 export function listenToKeys(navigate) {

@@ -2,6 +2,8 @@
 
 import { cluster, overview, participants } from "./api.js";
 import { h, swap } from "./dom.js";
+import { figure } from "./figure.js";
+import { tiles, troubles as outboxTroubles, watchAll } from "./outboxes.js";
 import { poll } from "./poll.js";
 import { href } from "./session.js";
 import { age, span, until } from "./time.js";
@@ -10,28 +12,34 @@ export async function show({ root, signal, title }) {
   title("Overview");
   let body = h("div", {});
   root.replaceChildren(h("h1", { class: "unseen" }, "Overview"), body);
-  let seen = "";
-  await poll(async () => {
-    const [o, c, p] = await Promise.all([overview(signal), cluster(signal), participants(signal)]);
-    const look = JSON.stringify([o, c, p]);
-    if (look === seen || signal.aborted) return;
+  let seen = "", known = null;
+  const outboxes = watchAll(signal, () => draw());
+  function draw() {
+    const look = JSON.stringify([known, [...outboxes]]);
+    if (!known || look === seen || signal.aborted) return;
     seen = look;
-    const next = h("div", { class: "stack" }, verdict(o, c, p.participants), figures(o), services(p.participants), members(c));
+    const [o, c, p] = known;
+    const next = h("div", { class: "stack" }, verdict(o, c, p.participants, outboxTroubles(outboxes)), figures(o), tiles(outboxes),
+      services(p.participants), members(c));
     swap(body, next);
     body = next;
+  }
+  await poll(async () => {
+    known = await Promise.all([overview(signal), cluster(signal), participants(signal)]);
+    draw();
   }, signal);
 }
 
 const listOf = (params) => href("transactions", params);
 
 // verdict is the answer to the question that brought somebody here.
-function verdict(o, c, list) {
+function verdict(o, c, list, more) {
   const away = list.filter((p) => p.waiting > 0 && p.instances === 0);
   const troubles = [
     Number(o.parked) && h("a", { href: listOf({ state: "PARKED" }) }, `${o.parked} parked: only a person can decide`),
     Number(o.stalled) && h("a", { href: listOf({ stalled: "true" }) }, `${o.stalled} stalled: waiting for longer than ${span(parseFloat(o.stallAfter ?? "0s") * 1000)}`),
     ...away.map((p) => h("a", { href: listOf({ participant: p.service }) }, `${p.service} has no instance, and ${p.waiting} calls wait for it`)),
-    c.unownedShards > 0 && `${c.unownedShards} of ${c.shards} shards are owned by nobody just now`,
+    c.unownedShards > 0 && `${c.unownedShards} of ${c.shards} shards are owned by nobody just now`, ...more,
   ].filter(Boolean);
   if (troubles.length === 0) {
     return h("section", { class: "verdict good" }, h("span", { class: "sign", "aria-hidden": "true" }, "✓"), h("p", {}, "All is well: nothing is parked, nothing is stalled."));
@@ -57,12 +65,6 @@ function figures(o) {
 }
 
 const rate = (n) => (n >= 100 ? Math.round(n) : Number(n.toPrecision(2))).toLocaleString();
-
-function figure(label, value, to, tone = "", note = "") {
-  const number = /^\d+$/.test(value) ? Number(value).toLocaleString() : value;
-  return h("a", { class: `figure ${tone}`, href: to }, h("span", { class: "label" }, label),
-    h("span", { class: "value" }, tone === "bad" && h("span", { "aria-hidden": "true" }, "! "), number), note && h("span", { class: "note" }, note));
-}
 
 function services(list) {
   if (list.length === 0) return section("Participants", h("p", { class: "quiet" }, "No service is connected, and no call waits for one."));

@@ -23,7 +23,7 @@ const one = (label, base64) => h("figure", {}, h("figcaption", {}, label), base6
 
 // readable shows JSON indented, other text as it is, and bytes as hex. Numbers
 // are not read: they may be longer than JavaScript can hold.
-function readable(base64) {
+export function readable(base64) {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);

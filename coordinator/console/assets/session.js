@@ -18,9 +18,15 @@ const operators = ["ROLE_OPERATOR", "ROLE_BREAK_GLASS"];
 // may tells whether the caller's roles allow a verb. What is offered is a
 // courtesy; the coordinator decides again.
 export function may(verb) {
-  const roles = verb === "VERB_ABANDON" ? ["ROLE_BREAK_GLASS"] : operators;
-  return !identity.authenticated || identity.roles.some((r) => roles.includes(r));
+  if (verb !== "VERB_ABANDON") return operates(identity);
+  return !identity.authenticated || identity.roles.includes("ROLE_BREAK_GLASS");
 }
+
+// operates tells whether somebody with this identity may act on messages.
+export const operates = (id) => !id.authenticated || id.roles.some((r) => operators.includes(r));
+
+// outboxNames are those of the relays that this console shows.
+export const outboxNames = document.querySelector("meta[name=outboxes]").content.split(" ").filter(Boolean);
 
 // href is the address of a page, in this namespace.
 export function href(page, params = {}) {
