@@ -45,7 +45,7 @@ func TestCertificateThroughGateway(t *testing.T) {
 					}
 					values = []string{string(raw)}
 				}
-				ctx = metadata.AppendToOutgoingContext(ctx, name, values[0])
+				ctx = metadata.AppendToOutgoingContext(ctx, name, values[0]) //nolint:fatcontext // a few headers
 			}
 		}
 		who, err := cluster.WhoAmI(ctx, &amendsv1.WhoAmIRequest{})

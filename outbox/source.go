@@ -13,10 +13,10 @@ import (
 type SourceMode uint8
 
 const (
-	// SourceTable: they are in the tables, and the source only says sooner, and in
-	// the order of the commits, what is new there. Without it the relay polls.
+	// SourceTable says that they are in the tables. The source only says sooner, and
+	// in the order of the commits, what is new there; without it the relay polls.
 	SourceTable SourceMode = iota
-	// SourceLog: they are in the source alone, as the tables keep no rows
+	// SourceLog says that they are in the source alone, as the tables keep no rows
 	// (ENGINE=BLACKHOLE). The relay remembers how far it got.
 	SourceLog
 )

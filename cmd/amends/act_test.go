@@ -34,6 +34,7 @@ func TestVerbs(t *testing.T) {
 		{"pause g", &amendsv1.PauseRequest{Gid: "g"}},
 		{"resume g", &amendsv1.ResumeRequest{Gid: "g"}},
 		{"skip g b", &amendsv1.SkipStepRequest{Gid: "g", Branch: "b"}},
+		{"complete g", &amendsv1.CompleteStepRequest{Gid: "g"}},
 		{"complete g b", &amendsv1.CompleteStepRequest{Gid: "g", Branch: "b"}},
 		{`complete g b --reply {"seat":"12A"}`, &amendsv1.CompleteStepRequest{Gid: "g", Branch: "b", Reply: []byte(`{"seat":"12A"}`)}},
 		{"complete g b --reply @" + file, &amendsv1.CompleteStepRequest{Gid: "g", Branch: "b", Reply: []byte("\x00any bytes")}},

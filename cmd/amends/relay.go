@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/amends-dev/amends/coordinator/metrics"
 	"github.com/amends-dev/amends/outbox"
@@ -34,7 +35,12 @@ type relaying struct {
 	poison       string
 	kafka        []string
 	createTopics bool
-	relay        *outbox.Relay // after open
+	courier      bool
+	binlog       string
+
+	conn    *grpc.ClientConn // to the coordinator, if there is one
+	relay   *outbox.Relay    // after open
+	carries *sdk.Courier     // after open; nil without --courier
 }
 
 func newRelay() *cobra.Command {
@@ -53,6 +59,11 @@ HTTP/JSON, and /metrics. Beyond loopback that needs TLS and an --auth-file.
 
 Sagas that were started with sdk.StartTx go to the coordinator. Without
 --coordinator they stay in the outbox, and so do messages without --kafka.
+
+With --courier it takes the messages of sdk.SendMessage from the coordinator into
+the outbox, in this database, once they are decided. With --binlog table it reads
+what is new from the server's binary log instead of polling; with --binlog log the
+tables keep nothing (ENGINE=BLACKHOLE) and the log is all there is.
 ` + aboutDSN,
 		Example: `  amends relay --sqlite orders.db --kafka 127.0.0.1:9460 --coordinator 127.0.0.1:7460
   ` + mysqlEnv + `='orders:…@tcp(db:3306)/orders' amends relay --kafka kafka-1:9092,kafka-2:9092`,
@@ -78,7 +89,7 @@ func (r *relaying) flags(cmd *cobra.Command) {
 	r.at.flags(cmd, "sqlite", "SQLite database, as a `file`")
 	r.at.connsFlag(strconv.Itoa(relayConns))
 	f.StringSliceVar(&r.kafka, "kafka", nil, "`brokers` to publish to, host:port, separated by commas")
-	f.StringVar(&r.to.addr, "coordinator", "", "coordinator's `address`, for sdk.StartTx")
+	f.StringVar(&r.to.addr, "coordinator", "", "coordinator's `address`, for sdk.StartTx and --courier")
 	r.to.flags(cmd)
 	f.StringVar(&r.redis, "redis", "", "Redis's `address`; it makes duplicates after a crash rarer")
 	f.StringVar(&r.redisPrefix, "redis-prefix", "",
@@ -88,6 +99,8 @@ func (r *relaying) flags(cmd *cobra.Command) {
 			"block (where they are) or park (out of the way)")
 	f.DurationVar(&r.lease, "lease", outbox.DefaultLease, "how long a crash of this relay delays its messages")
 	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
+	f.BoolVar(&r.courier, "courier", false, "take the messages of sdk.SendMessage from --coordinator, too")
+	f.StringVar(&r.binlog, "binlog", "", "of --mysql: read its binary log, and where the messages are: table or log (default: poll)")
 	r.api.flags(cmd)
 }
 
@@ -103,6 +116,8 @@ func (r *relaying) check() error {
 		return usagef("--poison is %q: give dead-letter, block or park", r.poison)
 	case r.redisPrefix != "" && r.redis == "":
 		return usagef("--redis-prefix is for --redis: give that too")
+	case r.courier && r.to.addr == "":
+		return usagef("--courier takes messages from a coordinator: give --coordinator too")
 	}
 	if err := r.api.check(); err != nil {
 		return err
@@ -110,7 +125,7 @@ func (r *relaying) check() error {
 	if len(r.kafka) == 0 && r.to.addr == "" {
 		return usagef("neither --kafka nor --coordinator is given: there is nowhere to publish to")
 	}
-	return r.at.resolve()
+	return errors.Join(r.at.resolve(), r.checkSource())
 }
 
 func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
@@ -133,6 +148,9 @@ func (r *relaying) drive(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.relay.Run(gctx) })
 	g.Go(func() error { return r.api.run(gctx) })
+	if r.carries != nil {
+		g.Go(func() error { return r.carries.Run(gctx, r.conn) })
+	}
 	return g.Wait()
 }
 
@@ -161,7 +179,11 @@ func (r *relaying) open(ctx context.Context, log *slog.Logger) (done func() erro
 	}
 	closers = append(closers, closePublisher)
 	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease, Poison: poisons[r.poison]}
-	box := outbox.New(dialect, &outbox.Config{Logger: log})
+	conf := &outbox.Config{Logger: log}
+	if err := r.readLog(cfg, conf, log); err != nil {
+		return done, err
+	}
+	box := outbox.New(dialect, conf)
 	op := box.Operator(db)
 	if r.redis != "" {
 		client := redis.NewClient(&redis.Options{Addr: r.redis})
@@ -171,6 +193,9 @@ func (r *relaying) open(ctx context.Context, log *slog.Logger) (done func() erro
 		}
 	}
 	r.relay = outbox.NewRelay(box, db, pub, cfg)
+	if r.courier {
+		r.carries = sdk.NewCourier(box, db, &sdk.ParticipantConfig{Namespace: r.to.namespace, Logger: log})
+	}
 	r.api.namespace = r.to.namespace
 	depth := func(ctx context.Context) (outbox.Backlog, error) { return outbox.Depth(ctx, db, dialect) }
 	return done, r.api.open(ctx, op, metrics.NewRelay(r.relay, &metrics.RelayConfig{Depth: depth}), log)
@@ -233,7 +258,7 @@ func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, 
 		if err != nil {
 			return nil, nil, err
 		}
-		closers = append(closers, conn.Close)
+		closers, r.conn = append(closers, conn.Close), conn
 		starts = sdk.NewStarter(sdk.NewClient(conn, &sdk.ClientConfig{Logger: log}))
 	}
 	if len(r.kafka) > 0 {

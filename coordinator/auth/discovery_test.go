@@ -35,9 +35,9 @@ func (p *provider) RoundTrip(req *http.Request) (*http.Response, error) {
 	case p.away:
 		return nil, errors.New("connection refused")
 	case !ok:
-		return &http.Response{StatusCode: 404, Status: "404 Not Found", Body: http.NoBody, Request: req}, nil
+		return &http.Response{StatusCode: http.StatusNotFound, Status: "404 Not Found", Body: http.NoBody, Request: req}, nil
 	}
-	return &http.Response{StatusCode: 200, Status: "200 OK", Body: io.NopCloser(strings.NewReader(page)), Request: req}, nil
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: io.NopCloser(strings.NewReader(page)), Request: req}, nil
 }
 
 func (p *provider) set(change func()) {

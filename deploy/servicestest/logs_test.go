@@ -79,6 +79,8 @@ func TestRabbitMQOfATestsOwnKeepsItsQueues(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	// Confirms are for messages: that a queue was declared reaches the disk a little later.
+	s.RabbitMQCtl("eval", "mnesia:dump_log().")
 	s.Kill()
 	if s.p.Helper.Alive() {
 		t.Error("epmd outlives its node")

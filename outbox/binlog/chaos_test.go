@@ -108,7 +108,7 @@ func (h *harness) process(file string) *exec.Cmd {
 	h.Helper()
 	cfg := h.config()
 	cfg.Logger = nil
-	text, err := json.Marshal(child{DSN: h.dsn, File: file, Config: cfg})
+	text, err := json.Marshal(child{DSN: h.dsn, File: file, Config: cfg}) //nolint:staticcheck // without TLS
 	h.must(err)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "BINLOG_TEST_RELAY="+string(text))
@@ -259,6 +259,7 @@ func (h *harness) purge() {
 		defer rows.Close()
 		rows.Next()
 		h.must(rows.Scan(&first, &size))
+		h.must(rows.Err())
 		return first == file
 	})
 }

@@ -16,9 +16,9 @@ import (
 type Mode uint8
 
 const (
-	// ModeTable: in the outbox's tables, and in the log.
+	// ModeTable is in the outbox's tables, and in the log.
 	ModeTable Mode = iota
-	// ModeLog: in the log alone; the tables have ENGINE=BLACKHOLE.
+	// ModeLog is in the log alone; the tables have ENGINE=BLACKHOLE.
 	ModeLog
 )
 

@@ -21,7 +21,6 @@ const (
 // Source reads the log for one relay. It implements outbox.Source.
 type Source struct {
 	cfg Config
-	err error // of the configuration
 
 	mu      sync.Mutex
 	streams map[*stream]bool

@@ -40,8 +40,8 @@ func (s *Source) watch(ctx context.Context, srv *server, r *reader) error {
 // alarm compares what is needed of the log with what the server keeps. It logs at
 // most once a minute, and answers when it did.
 func (s *Source) alarm(srv *server, end position, said time.Time) (time.Time, error) {
-	needed, any := s.needed()
-	if !any {
+	needed, anything := s.needed()
+	if !anything {
 		return said, nil
 	}
 	now, err := srv.clock()

@@ -26,10 +26,15 @@ func (g *generation) sendOn(ended context.Context, it *item, attempts int, why e
 		if live, err := g.c.setAside(g.handling, it, why); err != nil || !live {
 			return err == nil, err
 		}
-		if to = g.c.retries.next(it, why); to == nil {
+		next := g.c.retries.next(it, why)
+		if next == nil {
 			return settledBy(g.bury(it, attempts, why))
 		}
-		return settledBy(g.c.keepTurn(g.handling, it))
+		live, err := g.c.keepTurn(g.handling, it)
+		if live {
+			to = next
+		}
+		return settledBy(err)
 	})
 	if !prepared || to == nil {
 		return prepared
@@ -61,6 +66,9 @@ func (g *generation) publishRetry(it *item, to *retryTopic, attempts int, why er
 		retries++
 	}
 	m.Headers[headerRetries] = strconv.Itoa(retries)
+	if g.c.ordered(it) {
+		m.Headers[headerTurn] = "1"
+	}
 	if !behind || to == it.tracker.retry {
 		m.Headers[HeaderRetryAt] = time.Now().Add(to.delay).UTC().Format(time.RFC3339Nano)
 	}
@@ -117,8 +125,14 @@ func (g *generation) publishDead(m outbox.Message) error {
 	return errors.Join(g.c.dead.Publish(g.handling, []outbox.Message{m})...)
 }
 
-// ordered tells whether the message's key keeps its order over the retry topics.
-func (c *Consumer) ordered(it *item) bool { return c.cfg.KeepOrder && it.message.Key != "" }
+// ordered tells whether the message's key keeps its order over the retry topics. A copy goes by what its sender did, so
+// that KeepOrder can be changed while there are some: none without a row is taken for settled, none with one leaves it.
+func (c *Consumer) ordered(it *item) bool {
+	if it.tracker.retry != nil {
+		return it.place.turn && it.message.Key != ""
+	}
+	return c.cfg.KeepOrder && it.message.Key != ""
+}
 
 // parkKey is the name of the message's queue in the table of parked messages.
 func (c *Consumer) parkKey(it *item) (string, error) {
@@ -191,21 +205,40 @@ func (c *Consumer) settled(ctx context.Context, it *item) error {
 	return c.leave(ctx, c.db, key, markID(it.message.ID))
 }
 
-// keepTurn gives a message its place in the queue of its key, before it goes to a retry topic.
-func (c *Consumer) keepTurn(ctx context.Context, it *item) error {
+// keepTurn gives a message its place in the queue of its key, before it goes to a retry topic. Not live: another member
+// has handled it since, and will not send what would give the place up again.
+func (c *Consumer) keepTurn(ctx context.Context, it *item) (live bool, err error) {
 	if !c.ordered(it) {
-		return nil
+		return true, nil
 	}
 	key, err := c.parkKey(it)
 	if err != nil {
-		return err
+		return false, err
 	}
+	claim, err := c.inbox.Key(it.message.ID)
+	if err != nil {
+		return false, err
+	}
+	s := statementsOf(c.inbox.d)
 	err = outbox.InTx(ctx, c.db, &sql.TxOptions{Isolation: c.inbox.d.InboxSQL().Isolation}, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, statementsOf(c.inbox.d).park, []byte(key), markID(it.message.ID))
+		claimed, err := Claim(ctx, tx, c.inbox.d, claim) // waits for whoever handles it
+		if err != nil {
+			return err
+		}
+		if live = claimed.First; !live {
+			return errGone
+		}
+		_, err = tx.ExecContext(ctx, s.park, []byte(key), markID(it.message.ID))
+		if err == nil {
+			_, err = tx.ExecContext(ctx, s.unclaim, []byte(claim))
+		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("inbox: park %q: %w", key, err)
+	switch {
+	case err != nil && errors.Is(err, errGone):
+		return false, c.settled(ctx, it)
+	case err != nil:
+		return false, fmt.Errorf("inbox: park %q: %w", key, err)
 	}
-	return nil
+	return true, nil
 }

@@ -195,6 +195,13 @@ func TestResumeTracker(t *testing.T) {
 			t.Errorf("%s: %d waiting, %d bytes, at %d of %d", tc.name, len(tr.waiting()), tr.bytes, tr.position, tr.next)
 		}
 	}
+	done := newTracker("t", 0, 10)
+	items := done.add(recs, 20)
+	done.finish(items[1])
+	done.finish(items[2])
+	if at, _ := done.toCommit(); at != 10 || !done.resume(12) || done.position != 20 || len(done.items) != 0 {
+		t.Errorf("what is done stays under way: at %d, %d items", done.position, len(done.items))
+	}
 	tr := newTracker("t", 0, -1)
 	tr.start(3)
 	tr.add(recs, 20)

@@ -82,6 +82,7 @@ func (t *tracker) resume(offset int64) bool {
 		t.drop(t.items[0])
 	}
 	t.position, t.committed = offset, offset
+	t.advance() // or what is done already would stay, and with nothing under way nobody would move on
 	return true
 }
 
@@ -144,13 +145,18 @@ func (t *tracker) finish(it *item) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	it.done = true
-	for len(t.items) > 0 && t.items[0].done {
-		t.position = t.items[0].after
-		t.drop(t.items[0])
-	}
+	t.advance()
 	select {
 	case t.freed <- struct{}{}:
 	default: // a wake-up is pending already
+	}
+}
+
+// advance moves the position to the first item that is not done. The caller holds mu.
+func (t *tracker) advance() {
+	for len(t.items) > 0 && t.items[0].done {
+		t.position = t.items[0].after
+		t.drop(t.items[0])
 	}
 }
 

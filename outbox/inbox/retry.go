@@ -31,11 +31,15 @@ const (
 // headerRetries is how often a message was sent to a retry topic because it failed, and not to wait for its turn.
 const headerRetries = "amends-retries"
 
+// headerTurn is set on a copy in a retry topic that has a row in the table of parked messages. One without it was sent
+// by a member without KeepOrder, and is nobody's to wait for.
+const headerTurn = "amends-turn"
+
 // failureHeaders are taken off a message that starts anew.
 func failureHeaders() []string {
 	return []string{
 		HeaderError, HeaderAttempts, HeaderFirstFailed, HeaderFailed, HeaderGroup, HeaderTopic, HeaderPartition, HeaderOffset,
-		HeaderCreated, HeaderRetryAt, HeaderBody, headerRetries,
+		HeaderCreated, HeaderRetryAt, HeaderBody, headerRetries, headerTurn,
 	}
 }
 
@@ -156,13 +160,15 @@ type place struct {
 	attempts    int
 	retries     int // how often it went to a retry topic because it failed
 	firstFailed string
-	due         time.Time // zero: at once
+	turn        bool      // it has a place in its key's queue (headerTurn)
+	due          time.Time // zero: at once
 }
 
 // returned makes a message of a retry topic what it was in its own topic, and reads what it has been through. What is
 // not there, or nonsense, is left at what the copy itself tells: nobody but this group writes there.
 func (rt *retryTopic) returned(m *outbox.Message, partition int, offset int64, now time.Time) place {
 	p := place{partition: partition, offset: offset, firstFailed: m.Headers[HeaderFirstFailed]}
+	p.turn = m.Headers[headerTurn] != ""
 	m.Topic = rt.origin
 	restoreCreated(m)
 	if n, err := strconv.Atoi(m.Headers[HeaderAttempts]); err == nil {

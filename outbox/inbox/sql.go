@@ -16,6 +16,7 @@ type statements struct {
 	parked    string // (key, id): 1 if it is there
 	unpark    string // (key, id)
 	unparkOld string // (before, limit)
+	unclaim   string // (key): of a claim made in the same transaction
 }
 
 // none is the mark of a key of which nothing was handled, and what is set aside when nothing is.
@@ -52,13 +53,14 @@ ON CONFLICT (park_key, msg_id) DO NOTHING`
 	head     = `SELECT msg_id FROM amends_inbox_parked WHERE park_key = ? ORDER BY id LIMIT 1`
 	parked   = `SELECT count(*) FROM amends_inbox_parked WHERE park_key = ? AND msg_id = ?`
 	unpark   = `DELETE FROM amends_inbox_parked WHERE park_key = ? AND msg_id = ?`
+	unclaim  = `DELETE FROM amends_inbox WHERE claim_key = ?`
 )
 
 // statementsOf are a dialect's.
 func statementsOf(d *outbox.Dialect) *statements {
 	s := &statements{
 		mark: sqliteMark, touch: sqliteTouch, purgeMarks: sqlitePurgeMarks, park: sqlitePark, unparkOld: sqliteUnparkOld,
-		readMark: readMark, setAside: setAside, head: head, parked: parked, unpark: unpark,
+		readMark: readMark, setAside: setAside, head: head, parked: parked, unpark: unpark, unclaim: unclaim,
 	}
 	if d == outbox.MySQL {
 		s.mark, s.touch, s.purgeMarks, s.park, s.unparkOld = mysqlMark, mysqlTouch, mysqlPurgeMarks, mysqlPark, mysqlUnparkOld

@@ -50,7 +50,7 @@ func connect(ctx context.Context, url string, cfg *Config) (*link, error) {
 	var err error
 	l.conn, err = amqp.DialConfig(url, conf)
 	if err == nil && !stop() {
-		l.conn.CloseDeadline(time.Now()) // it is closed already; this ends its goroutines
+		_ = l.conn.CloseDeadline(time.Now()) // it is closed already; this ends its goroutines
 		err = ctx.Err()
 	}
 	if err != nil {

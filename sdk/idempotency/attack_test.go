@@ -126,8 +126,8 @@ func TestDeadLease(t *testing.T) {
 	modes(t, func(t *testing.T, w *world, cfg Config) {
 		m := w.middleware(cfg)
 		r := httptest.NewRequest(http.MethodPost, "/effects", strings.NewReader("x"))
-		key, print := digest("a", "POST /effects", "k"), fingerprint(r, []byte("x"))
-		if _, found, _, err := m.store.claim(t.Context(), key, print, -time.Second, time.Hour); err != nil || found != claimed {
+		key, mark := digest("a", "POST /effects", "k"), fingerprint(r, []byte("x"))
+		if _, found, _, err := m.store.claim(t.Context(), key, mark, -time.Second, time.Hour); err != nil || found != claimed {
 			t.Fatal(found, err)
 		}
 		h := m.Wrap(http.HandlerFunc(w.effect))
@@ -149,13 +149,13 @@ func TestDeadLease(t *testing.T) {
 func TestTwoTakeADeadLease(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		s := w.middleware(Config{}).store
-		key, print := digest("k"), digest("p")
-		dead, _, _, err := s.claim(t.Context(), key, print, -time.Second, time.Hour)
+		key, mark := digest("k"), digest("p")
+		dead, _, _, err := s.claim(t.Context(), key, mark, -time.Second, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, want := range []int64{1, 0} {
-			n, err := s.exec(t.Context(), s.db, s.take, print, i+1, int64(-1), int64(1e9), key, dead.token)
+			n, err := s.exec(t.Context(), s.db, s.take, mark, i+1, int64(-1), int64(1e9), key, dead.token)
 			if err != nil || n != want {
 				t.Errorf("take %d affected %d rows, want %d: %v", i, n, want, err)
 			}
@@ -168,10 +168,10 @@ func TestTwoTakeADeadLease(t *testing.T) {
 func TestWhoLostAClaimRecordsNothing(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		s := w.middleware(Config{}).store
-		key, print := digest("k"), digest("p")
+		key, mark := digest("k"), digest("p")
 		claim := func(want verdict) claim {
 			t.Helper()
-			c, found, _, err := s.claim(t.Context(), key, print, -time.Second, time.Hour)
+			c, found, _, err := s.claim(t.Context(), key, mark, -time.Second, time.Hour)
 			if err != nil || found != want {
 				t.Fatalf("found %d, want %d: %v", found, want, err)
 			}
@@ -234,7 +234,7 @@ func TestClientGone(t *testing.T) {
 		}))
 		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if gone == nil {
-				gone = r.Context()
+				gone = r.Context() //nolint:fatcontext // the one that ends with the client
 			}
 			h.ServeHTTP(rw, r)
 		}))
@@ -246,12 +246,15 @@ func TestClientGone(t *testing.T) {
 			}
 			r.Header.Set("Tenant", "a")
 			r.Header.Set(Header, `"k"`)
-			return server.Client().Do(r)
+			return server.Client().Do(r) //nolint:bodyclose // by those who get one
 		}
 		ctx, hangUp := context.WithCancel(t.Context())
 		failed := make(chan error)
 		go func() {
-			_, err := send(ctx)
+			res, err := send(ctx)
+			if err == nil {
+				err = res.Body.Close()
+			}
 			failed <- err
 		}()
 		<-s.began

@@ -86,8 +86,8 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 type request struct {
 	*http.Request
 
-	body       []byte
-	key, print []byte
+	body      []byte
+	key, mark []byte
 }
 
 // read reads and checks the request; nil and nil when it has no key and needs none.
@@ -113,7 +113,7 @@ func (m *Middleware) read(w http.ResponseWriter, r *http.Request) (*request, *pr
 	case err != nil:
 		return nil, unreadable()
 	}
-	return &request{Request: r, body: body, key: digest(caller, m.cfg.Route(r), key), print: fingerprint(r, body)}, nil
+	return &request{Request: r, body: body, key: digest(caller, m.cfg.Route(r), key), mark: fingerprint(r, body)}, nil
 }
 
 // serve answers a request with a key.
@@ -142,7 +142,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *request, next http.Handler)
 func (m *Middleware) claim(ctx context.Context, r *request) (claim, verdict, answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	return m.store.claim(ctx, r.key, r.print, m.cfg.Lease+grace, m.cfg.Retention)
+	return m.store.claim(ctx, r.key, r.mark, m.cfg.Lease+grace, m.cfg.Retention)
 }
 
 func (m *Middleware) send(w http.ResponseWriter, r *http.Request, a answer) {

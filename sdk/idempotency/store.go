@@ -64,18 +64,18 @@ type row struct {
 // that finds nothing decides nothing: only the one whose INSERT, or whose UPDATE
 // of the token that was seen, affects the row has the claim. Each statement is a
 // transaction of its own, so that nobody waits for a running handler.
-func (s *store) claim(ctx context.Context, key, print []byte, lease, retention time.Duration) (claim, verdict, answer, error) {
+func (s *store) claim(ctx context.Context, key, mark []byte, lease, retention time.Duration) (claim, verdict, answer, error) {
 	c := claim{key: key, token: newToken()}
 	for range tries {
 		r, err := s.lookUp(ctx, key)
 		var n int64
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			n, err = s.exec(ctx, s.db, s.insert, key, print, c.token, lease.Microseconds(), retention.Microseconds())
+			n, err = s.exec(ctx, s.db, s.insert, key, mark, c.token, lease.Microseconds(), retention.Microseconds())
 		case err != nil:
-		case r.expired && !(r.held && r.status == 0), r.status == 0 && !r.held && bytes.Equal(r.fingerprint, print):
-			n, err = s.exec(ctx, s.db, s.take, print, c.token, lease.Microseconds(), retention.Microseconds(), key, r.token)
-		case !bytes.Equal(r.fingerprint, print):
+		case r.expired && !(r.held && r.status == 0), r.status == 0 && !r.held && bytes.Equal(r.fingerprint, mark):
+			n, err = s.exec(ctx, s.db, s.take, mark, c.token, lease.Microseconds(), retention.Microseconds(), key, r.token)
+		case !bytes.Equal(r.fingerprint, mark):
 			return claim{}, other, answer{}, nil
 		case r.status == 0:
 			return claim{}, running, answer{}, nil
@@ -95,8 +95,8 @@ func (s *store) claim(ctx context.Context, key, print []byte, lease, retention t
 
 func (s *store) lookUp(ctx context.Context, key []byte) (row, error) {
 	var r row
-	err := s.db.QueryRowContext(ctx, s.look, key).
-		Scan(&r.fingerprint, &r.token, &r.status, &r.header, &r.body, &r.held, &r.expired)
+	err := s.db.QueryRowContext(ctx, s.look, key). //nolint:gosec // one of two constants, by dialect
+							Scan(&r.fingerprint, &r.token, &r.status, &r.header, &r.body, &r.held, &r.expired)
 	return r, err
 }
 

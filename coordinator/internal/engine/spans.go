@@ -29,9 +29,10 @@ func (s spans) begin(traceparent, name string, rec *store.Record, at time.Time) 
 	}
 	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent})
 	_, gid := wire.Split(rec.GID)
+	//nolint:spancheck // the caller ends it
 	_, span := s.tracer.Start(ctx, name, trace.WithTimestamp(at), trace.WithSpanKind(trace.SpanKindInternal), trace.WithAttributes(
 		attribute.String("amends.gid", gid), attribute.String("amends.name", rec.Name), attribute.String("amends.namespace", rec.Namespace)))
-	return span
+	return span //nolint:spancheck // the caller ends it
 }
 
 // committed tells of a transition that became durable now: a start from when it

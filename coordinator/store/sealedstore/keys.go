@@ -171,15 +171,15 @@ func (k *Keys) find(id string) (key, error) {
 			}
 		}
 	}
-	return key{}, &missingKey{id}
+	return key{}, &missingKeyError{id}
 }
 
-// missingKey is the ErrMissingKey that knows which.
-type missingKey struct{ id string }
+// missingKeyError is the ErrMissingKey that knows which.
+type missingKeyError struct{ id string }
 
-func (e *missingKey) Error() string {
+func (e *missingKeyError) Error() string {
 	return fmt.Sprintf("%v: %q is not in the file of keys: put it back", ErrMissingKey, e.id)
 }
 
 // Is makes errors.Is(err, ErrMissingKey) true.
-func (e *missingKey) Is(target error) bool { return target == ErrMissingKey }
+func (e *missingKeyError) Is(target error) bool { return target == ErrMissingKey }

@@ -121,7 +121,7 @@ func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, erro
 		for i := range recs {
 			shut := recs[i].Body
 			err := s.open(&recs[i])
-			var missing *missingKey
+			var missing *missingKeyError
 			switch {
 			case errors.As(err, &missing):
 				lost[missing.id] = append(lost[missing.id], recs[i].GID)

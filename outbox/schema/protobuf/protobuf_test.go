@@ -46,8 +46,9 @@ func TestDefinition(t *testing.T) {
 	files := &protoregistry.Files{}
 	build := func(name string, imports ...string) protoreflect.FileDescriptor {
 		t.Helper()
-		f, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{Name: proto.String(name), Dependency: imports,
-			MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("M" + name[:1])}}}, files)
+		message := "M" + name[:1]
+		f, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{Name: &name, Dependency: imports,
+			MessageType: []*descriptorpb.DescriptorProto{{Name: &message}}}, files)
 		if err != nil {
 			t.Fatal(err)
 		}

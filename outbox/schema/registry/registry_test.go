@@ -27,7 +27,7 @@ import (
 )
 
 type order struct {
-	ID    string `avro:"id" json:"id"`
+	ID    string `avro:"id"    json:"id"`
 	Cents int    `avro:"cents" json:"cents"`
 }
 

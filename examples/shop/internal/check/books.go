@@ -72,7 +72,8 @@ FROM account`
 	capturesSQL = `SELECT order_id, cents FROM capture ORDER BY n`
 	mailsSQL    = `SELECT message_id, topic, order_id FROM mail ORDER BY n`
 	outboxSQL   = `SELECT (SELECT count(*) FROM amends_outbox_0) + (SELECT count(*) FROM amends_outbox_1) +
-  (SELECT count(*) FROM amends_outbox_2) + (SELECT count(*) FROM amends_outbox_3), (SELECT count(*) FROM amends_outbox_dead)`
+  (SELECT count(*) FROM amends_outbox_2) + (SELECT count(*) FROM amends_outbox_3) +
+  (SELECT count(*) FROM amends_outbox_4) + (SELECT count(*) FROM amends_outbox_aside), (SELECT count(*) FROM amends_outbox_dead)`
 	transactionsSQL = `SELECT gid, kind, reason, state, event_seq, event_hash FROM amends_transactions`
 	eventsSQL       = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events ORDER BY gid, seq`
 )
