@@ -60,6 +60,7 @@ func (p *partition) sort(ctx context.Context, page []row) (*batch, error) {
 	marked := p.alreadyAcked(ctx, page)
 	seen := p.alreadySeen(ctx, page)
 	fresh := map[string]bool{} // idempotency keys that are in this batch
+	stay := p.staying()
 	for i, r := range page {
 		idem := idempotency(&r.msg)
 		if idem != "" && fresh[idem] && !p.w.blocked(r.key()) {
@@ -73,7 +74,7 @@ func (p *partition) sort(ctx context.Context, page []row) (*batch, error) {
 		case idem != "" && seen[idem]:
 			b.gone = append(b.gone, r.id)
 			p.r.count.duplicates.Add(1)
-		case p.waits(b, r, away):
+		case p.waits(b, r, away, stay):
 		default:
 			if idem != "" && p.r.keys.keys != nil {
 				fresh[idem] = true
@@ -85,26 +86,41 @@ func (p *partition) sort(ctx context.Context, page []row) (*batch, error) {
 }
 
 // waits finds a place for a row that is not to be sent now, if it is such a one.
-// away are the keys that have rows aside, or will have.
-func (p *partition) waits(b *batch, r row, away map[string]bool) bool {
+// away are the keys that have rows aside, or, where it says false, will have if no
+// earlier message of theirs in this page fails.
+func (p *partition) waits(b *batch, r row, away, stay map[string]bool) bool {
 	key := r.key()
+	known, behind := away[key]
 	switch {
 	case r.aside:
 		return false
-	case away[key]:
-		b.aside = append(b.aside, setAside{row: r, known: true})
-	case p.w.blocked(key) && p.spill:
+	case behind:
+		b.aside = append(b.aside, setAside{row: r, known: known})
+	case p.w.blocked(key) && p.spill && !stay[key]:
 		b.aside = append(b.aside, p.spilled(r))
-		away[key] = true
+		away[key] = false
 	case p.w.blocked(key):
 		b.held = append(b.held, r)
 	case !r.msg.NotBefore.IsZero():
 		b.aside = append(b.aside, setAside{row: r})
-		away[key] = true
+		away[key] = false
 	default:
 		return false
 	}
 	return true
+}
+
+// staying are the keys of which this pass has left a row in the table: what comes
+// behind that stays there, too, until the next pass begins.
+func (p *partition) staying() map[string]bool {
+	if !p.spill {
+		return nil
+	}
+	stay := map[string]bool{}
+	for _, key := range p.w.held {
+		stay[key] = true
+	}
+	return stay
 }
 
 // spilled is a row of a held key, the first that there is, to be put aside.

@@ -144,7 +144,7 @@ func (c *Config) validate() error {
 //
 // A measurement reads only what has changed, never the whole table but at first,
 // and measuring takes at most a twentieth of the time, of which a second may be
-// saved up: close to a bound a process waits for, or is refused, room that it has
+// saved up, or owed: close to a bound a process waits for, or is refused, room that it has
 // not had the time to measure. Write measures what its transaction sees: at
 // REPEATABLE READ, what was there when it began.
 type Outbox struct {

@@ -164,10 +164,12 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 
 // relayNext relays what comes next from the source, or else from the table.
 func (p *partition) relayNext(ctx context.Context) (outlook, error) {
-	if !p.spill && len(p.w.held) >= heldPages*p.r.cfg.Batch {
+	if len(p.w.held) >= heldPages*p.r.cfg.Batch { // in a spill pass they are of keys that have failed since
+		if !p.spill {
+			p.r.cfg.Logger.Warn("outbox: relay: many rows are held back behind a message of their key: they are put aside",
+				"partition", p.lease.part, "rows", len(p.w.held))
+		}
 		p.spill = true
-		p.r.cfg.Logger.Warn("outbox: relay: many rows are held back behind a message of their key: they are put aside",
-			"partition", p.lease.part, "rows", len(p.w.held))
 		p.w.rewind(0)
 	}
 	if p.stream != nil {

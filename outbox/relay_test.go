@@ -99,7 +99,8 @@ func TestDeleteSurvivesErrors(t *testing.T) {
 
 type testLog struct {
 	mu   sync.Mutex
-	sent []string
+	sent []string // ids
+	keys []string // of them
 	fail func(m Message) bool
 }
 
@@ -109,7 +110,7 @@ func (l *testLog) publish(_ context.Context, m Message) error {
 	if l.fail != nil && l.fail(m) {
 		return fmt.Errorf("not %s", m.ID)
 	}
-	l.sent = append(l.sent, m.ID)
+	l.sent, l.keys = append(l.sent, m.ID), append(l.keys, m.Key)
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 const (
 	measureEvery = 250 * time.Millisecond // how old the estimate may be while there is room
 	measureShare = 20                     // measuring takes at most 1/20 of the time
-	measureAhead = time.Second            // of measuring that may be saved up
+	measureAhead = time.Second            // of measuring that may be saved up, or owed
 	waitPoll     = 20 * time.Millisecond  // how often a blocked Tx looks for room
 	roomShare    = 16                     // of the room found, 1/16 may be taken before it is measured again
 )
@@ -130,6 +130,10 @@ func (r *room) pay() bool {
 	return r.saved > 0
 }
 
+// spend takes what a measurement took from what is saved. What that leaves owed is
+// bounded: one that hung with its database is not followed by minutes without any.
+func (r *room) spend(d time.Duration) { r.saved = max(r.saved-d, -measureAhead) }
+
 // measure is called with the lock held, and gives it up meanwhile.
 func (r *room) measure(ctx context.Context, q querier, own amount) error {
 	first, before, open, g := r.at.IsZero(), r.written, r.open.minus(own), r.gauge
@@ -140,7 +144,7 @@ func (r *room) measure(ctx context.Context, q querier, own amount) error {
 	r.mu.Lock()
 	r.measuring = false
 	if !first {
-		r.saved -= time.Since(start)
+		r.spend(time.Since(start))
 	}
 	if err != nil {
 		return fmt.Errorf("outbox: measure how full it is (was outbox.Migrate run?): %w", err)

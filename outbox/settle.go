@@ -63,7 +63,6 @@ func (p *partition) settled() {
 	p.r.count.dead.Add(uint64(len(p.pending.bury)))
 	if n := len(p.pending.aside); n > 0 {
 		p.r.count.aside.Add(uint64(n))
-		p.aside = true
 		if p.futile < 2 {
 			p.asideAt = time.Time{}
 		}
@@ -86,6 +85,9 @@ func (p *partition) settleIn(ctx context.Context, tx *sql.Tx) error {
 
 // settleMoves does what is owed to other tables than the partition's.
 func (p *partition) settleMoves(ctx context.Context, tx *sql.Tx) error {
+	if len(p.pending.aside) > 0 {
+		p.aside = true // also when this is committed and the answer gets lost
+	}
 	if err := p.dropTaken(ctx, tx); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -53,6 +54,11 @@ func (l *logReader) reset() {
 		l.stream.Close()
 	}
 	*l = logReader{p: l.p, wake: l.wake}
+	// What is owed to rows of the log is forgotten with their numbers: the checkpoint
+	// is not behind them, so they come again, here or to whoever owns the partition.
+	s := &l.p.pending
+	s.remove, s.aside = nil, nil
+	s.bury = slices.DeleteFunc(s.bury, func(b burial) bool { return !b.aside })
 }
 
 func (l *logReader) nudge() {
@@ -123,7 +129,7 @@ func (l *logReader) page() []row {
 func (l *logReader) fill(ctx context.Context) error {
 	p := l.p
 	if len(l.rows) >= logPages*p.r.cfg.Batch || l.bytes >= logBytes {
-		if len(p.w.held) >= len(l.rows)/2 && !p.spill { // in an outage it is fewer: nothing more is sent
+		if len(p.w.held) >= l.waiting()/2 && !p.spill { // in an outage it is fewer: nothing more is sent
 			p.spill = true
 			p.r.cfg.Logger.Warn("outbox: relay: many messages are held back behind one of their key: they are put aside",
 				"partition", p.lease.part, "messages", len(p.w.held))
@@ -268,6 +274,16 @@ func (l *logReader) gone(numbers []int64) {
 			l.rows[i].gone = true
 		}
 	}
+}
+
+// waiting is how many rows are in memory that are not out of the way.
+func (l *logReader) waiting() (n int) {
+	for i := range l.rows {
+		if !l.rows[i].gone {
+			n++
+		}
+	}
+	return n
 }
 
 // shrink forgets the rows before the first that is not out of the way.

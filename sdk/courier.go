@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 
 	"google.golang.org/grpc"
 
@@ -18,6 +19,7 @@ import (
 const (
 	maxPlaces    = 1000 // messages of one key that wait for an undecided one
 	courierLocks = 1024 // keys share that many locks
+	releaseRows  = 32   // messages in memory at once
 )
 
 // ErrKeyFull says that too many messages of a key wait behind an undecided one.
@@ -151,6 +153,7 @@ func (c *Courier) publish(ctx context.Context, tx *sql.Tx, m outbox.Message, _ s
 	if err := c.lock(ctx, tx, key); err != nil {
 		return err
 	}
+	traced(ctx, &m)
 	body, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -189,20 +192,38 @@ func (c *Courier) drop(ctx context.Context, tx *sql.Tx, m outbox.Message, _ stru
 // release writes the first messages of a key that are decided to the outbox, up
 // to the first one that is not. The key is locked.
 func (c *Courier) release(ctx context.Context, tx *sql.Tx, key []byte) error {
-	ready, last, err := c.ready(ctx, tx, key)
-	if err != nil || len(ready) == 0 {
-		return err
+	for {
+		ready, last, err := c.ready(ctx, tx, key)
+		if err != nil || len(ready) == 0 {
+			return err
+		}
+		if err := c.box.Write(ctx, tx, ready...); err != nil {
+			return err
+		}
+		if _, err = tx.ExecContext(ctx, c.stmts.remove, key, last); err != nil || len(ready) < releaseRows {
+			return err
+		}
 	}
-	if err := c.box.Write(ctx, tx, ready...); err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, c.stmts.remove, key, last)
-	return err
 }
 
-// ready returns those messages and the last one's place.
+// traced puts a message into the trace of its own transaction: it may be written
+// in that of another, for which it waits.
+func traced(ctx context.Context, m *outbox.Message) {
+	parent := traceparentOf(ctx)
+	if _, own := m.Headers[traceparentKey]; own || parent == "" || len(m.Headers) >= outbox.MaxHeaders {
+		return
+	}
+	headers := maps.Clone(m.Headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers[traceparentKey] = parent
+	m.Headers = headers
+}
+
+// ready returns the first releaseRows of those messages and the last one's place.
 func (c *Courier) ready(ctx context.Context, tx *sql.Tx, key []byte) (ready []outbox.Message, last int64, err error) {
-	rows, err := tx.QueryContext(ctx, c.stmts.places, key)
+	rows, err := tx.QueryContext(ctx, c.stmts.places, key, releaseRows)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -23,7 +23,7 @@ const (
 	courierLeave  = `DELETE FROM amends_courier WHERE gid = ? AND branch = ?`
 	courierForget = `DELETE FROM amends_courier WHERE gid = ? AND body IS NULL`
 	courierKeys   = `SELECT DISTINCT msg_key FROM amends_courier WHERE gid = ? AND body IS NULL ORDER BY msg_key`
-	courierPlaces = `SELECT place, body FROM amends_courier WHERE msg_key = ? ORDER BY place`
+	courierPlaces = `SELECT place, body FROM amends_courier WHERE msg_key = ? ORDER BY place LIMIT ?`
 	courierRemove = `DELETE FROM amends_courier WHERE msg_key = ? AND place <= ?`
 
 	courierMySQL = `CREATE TABLE IF NOT EXISTS amends_courier (

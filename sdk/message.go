@@ -91,7 +91,7 @@ func SendMessage(ctx context.Context, c *Client, m outbox.Message, check string,
 	if err := s.prepare(ctx, m, resp.GetCreated()); err != nil {
 		return err
 	}
-	return s.work(ctx, asked, work)
+	return s.work(ctx, s.checkedAt(asked, resp), work)
 }
 
 // sending is a two-phase message on its way.
@@ -156,15 +156,25 @@ func (s *sending) prepare(ctx context.Context, m outbox.Message, created bool) e
 		return nil
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrDecided), errors.Is(err, ErrDeadlinePassed):
 		return s.learn(ctx, err)
-	case created && rejected(err):
+	case created && rejected(err) && !errors.Is(err, ErrBranchConflict): // then another call has prepared it
 		return s.drop(ctx, err)
 	}
 	return &UnknownError{GID: s.gid, State: txn.Running, Err: fmt.Errorf("prepare: %w", err)}
 }
 
+// checkedAt is when the check is asked, at the soonest: of a message that was
+// begun before by the coordinator's clock, else by ours.
+func (s *sending) checkedAt(asked time.Time, resp *amendsv1.BeginTccResponse) time.Time {
+	at := asked.Add(s.begin.GetTimeout().AsDuration())
+	if before := resp.GetTransaction().GetDeadline(); !resp.GetCreated() && before != nil && before.AsTime().Before(at) {
+		return before.AsTime()
+	}
+	return at
+}
+
 // work runs the caller's function and decides as it says.
-func (s *sending) work(ctx context.Context, asked time.Time, work func(context.Context, string) error) error {
-	inTime, cancel := context.WithDeadlineCause(ctx, asked.Add(s.begin.GetTimeout().AsDuration()), ErrDeadlinePassed)
+func (s *sending) work(ctx context.Context, until time.Time, work func(context.Context, string) error) error {
+	inTime, cancel := context.WithDeadlineCause(ctx, until, ErrDeadlinePassed)
 	defer cancel()
 	err := context.Cause(inTime)
 	if err == nil {

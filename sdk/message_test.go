@@ -5,10 +5,14 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/saga"
@@ -70,7 +74,7 @@ func TestSendMessageAnswers(t *testing.T) {
 				t.Errorf("the work ran: %t", ran)
 			}
 			var asked []string
-			for _, a := range f.asked[1:] {
+			for _, a := range f.heard()[1:] {
 				asked = append(asked, strings.Fields(a)[0])
 			}
 			if got := strings.Join(asked, " "); got != c.asked {
@@ -84,21 +88,57 @@ func TestSendMessageAnswers(t *testing.T) {
 func TestSendMessagePanics(t *testing.T) {
 	f := newFakeTCC()
 	defer func() {
-		if v := recover(); v != "ouch" || len(f.asked) != 2 {
-			t.Errorf("recovered %v, asked %q", v, f.asked)
+		if v := recover(); v != "ouch" || len(f.heard()) != 2 {
+			t.Errorf("recovered %v, asked %q", v, f.heard())
 		}
 	}()
 	err := sendTo(t.Context(), t, f, func(context.Context, string) error { panic("ouch") })
 	t.Errorf("no panic: %v", err)
 }
 
+// TestSendMessageAgain: two calls under one gid. The one that comes second has
+// no longer than the first before the check is asked; and one whose message the
+// coordinator does not take, as the other's was prepared, decides nothing: the
+// other's work may have committed.
+func TestSendMessageAgain(t *testing.T) {
+	f, until := newFakeTCC(), time.Now().Add(10*time.Second)
+	created := false
+	f.begin = func(context.Context, *amendsv1.BeginTccRequest) (*amendsv1.BeginTccResponse, error) {
+		begun := tx(running, nil)
+		begun.Deadline = timestamppb.New(until)
+		return &amendsv1.BeginTccResponse{Transaction: begun, Created: created}, nil
+	}
+	err := sendTo(t.Context(), t, f, func(ctx context.Context, _ string) error {
+		if d, ok := ctx.Deadline(); !ok || !d.Equal(until) {
+			t.Errorf("the work has until %v, want %v", d, until)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+
+	f, created = newFakeTCC(), true
+	f.begin = func(context.Context, *amendsv1.BeginTccRequest) (*amendsv1.BeginTccResponse, error) {
+		return &amendsv1.BeginTccResponse{Transaction: tx(running, nil), Created: true}, nil
+	}
+	f.try = func(context.Context, *amendsv1.TryBranchRequest) (*amendsv1.TryBranchResponse, error) {
+		return nil, ErrBranchConflict
+	}
+	err = sendTo(t.Context(), t, f, func(context.Context, string) error { t.Error("works"); return nil })
+	if !errors.Is(err, ErrUnknown) || errors.Is(err, ErrRolledBack) || len(f.heard()) > 0 {
+		t.Errorf("got %v, asked %q; want unknown, and nothing decided", err, f.heard())
+	}
+}
+
 // TestSendMessageRefusesMistakes before anything is begun, all at once.
 func TestSendMessageRefusesMistakes(t *testing.T) {
 	f := newFakeTCC()
 	c := NewClient(serve(t, &f.fakeCoordinator), nil)
-	m := outbox.Message{Topic: "a topic", Key: "\xff", ID: "a\x00b", Headers: map[string]string{"": "", "h": "\xff"}}
+	m := outbox.Message{Topic: "a topic", Key: "\xff", ID: "a\x00b", NotBefore: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC),
+		Headers: map[string]string{"": "", "h": "\xff", "amends-not-before": "1"}}
 	err := SendMessage(t.Context(), c, m, "check", nil, &MessageConfig{GID: "a b", Timeout: -time.Second, EndTimeout: -1})
-	for _, want := range []string{"work is nil", "EndTimeout", "check.action", "timeout is -1s", "gid", "Topic", "Key", "ID", "without a name", `value of "h"`} {
+	for _, want := range []string{"work is nil", "EndTimeout", "check.action", "timeout is -1s", "gid", "Topic", "Key", "ID", "without a name", `value of "h"`, `"amends-not-before"`, "NotBefore is"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not name %q", err, want)
 		}
@@ -106,8 +146,8 @@ func TestSendMessageRefusesMistakes(t *testing.T) {
 	if err := SendMessage(t.Context(), nil, m, "", nil, nil); err == nil {
 		t.Error("no client is no mistake")
 	}
-	if len(f.asked) > 0 {
-		t.Errorf("asked %q", f.asked)
+	if len(f.heard()) > 0 {
+		t.Errorf("asked %q", f.heard())
 	}
 }
 
@@ -241,5 +281,63 @@ INSERT INTO amends_courier (gid, branch, msg_key) SELECT i, i, ? FROM n`, maxPla
 	}
 	if _, err := c.prepare(t.Context(), nil, outbox.Message{}); err == nil {
 		t.Error("a message without a topic has a place")
+	}
+}
+
+// TestReleaseKeepsTheOrder: a message for which many wait lets all of them go, in
+// their order, each in the trace of its own transaction.
+func TestReleaseKeepsTheOrder(t *testing.T) {
+	db, box := database(t), outbox.New(outbox.SQLite, nil)
+	c := NewCourier(box, db, nil)
+	if err := c.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const waiting = 2*releaseRows + 7
+	as := func(i int, do func(context.Context, *sql.Tx, outbox.Message) error) {
+		t.Helper()
+		id := fmt.Sprintf("g%03d", i)
+		ctx := context.WithValue(t.Context(), callKey{}, &call{info: CallInfo{GID: id}})
+		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: trace.TraceID{byte(i + 1)}, SpanID: trace.SpanID{1}}))
+		err := outbox.InTx(ctx, db, nil, func(tx *sql.Tx) error {
+			return do(ctx, tx, outbox.Message{Topic: "orders", Key: "k", ID: id})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish := func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+		return c.publish(ctx, tx, m, struct{}{})
+	}
+	for i := range waiting + 1 {
+		as(i, func(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
+			_, err := c.prepare(ctx, tx, m)
+			return err
+		})
+	}
+	for i := waiting; i >= 0; i-- {
+		as(i, publish)
+	}
+	next := 0
+	for part := range outbox.Partitions { // one of them has the key
+		rows, err := db.QueryContext(t.Context(), fmt.Sprintf("SELECT msg_id, headers FROM amends_outbox_%d ORDER BY id", part))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ; rows.Next(); next++ {
+			var id, headers string
+			if err := rows.Scan(&id, &headers); err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("g%03d", next); id != want || !strings.Contains(headers, fmt.Sprintf("00-%02x00", next+1)) {
+				t.Errorf("%s follows, with %s; want %s, with its own trace", id, headers, want)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if next != waiting+1 {
+		t.Errorf("%d in the outbox, want %d", next, waiting+1)
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/amends-dev/amends/outbox"
 )
 
+// notBeforeHeader is where an outbox keeps NotBefore.
+const notBeforeHeader = "amends-not-before"
+
 var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // checkMessage joins what the courier's outbox, or the way to it as JSON, would
@@ -29,10 +32,16 @@ func checkMessage(m *outbox.Message) error {
 		if name == "" {
 			errs = append(errs, errors.New("field Headers has an entry without a name: name it or leave it out"))
 		}
+		if name == notBeforeHeader {
+			errs = append(errs, fmt.Errorf("field Headers has an entry %q, which is the outbox's own: use field NotBefore", name))
+		}
 		errs = append(errs, checkContent("Headers name", name, outbox.MaxHeaderName))
 		if !utf8.ValidString(value) {
 			errs = append(errs, fmt.Errorf("field Headers: the value of %q is not valid UTF-8: encode it, for example as base64", name))
 		}
+	}
+	if at := m.NotBefore.UTC(); !at.IsZero() && (at.UnixMicro() <= 0 || at.Year() > 9998) {
+		errs = append(errs, fmt.Errorf("field NotBefore is %v: use a time between the years 1970 and 9998", m.NotBefore))
 	}
 	return errors.Join(errs...)
 }

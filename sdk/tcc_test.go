@@ -67,6 +67,14 @@ func (f *fakeTCC) note(format string, args ...any) {
 	f.asked = append(f.asked, fmt.Sprintf(format, args...))
 }
 
+// heard is what it was asked so far: a request that nobody waits for any more may
+// still come.
+func (f *fakeTCC) heard() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked)
+}
+
 func (f *fakeTCC) decide(state amendsv1.State, cause *amendsv1.Cause) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -95,8 +103,8 @@ func (f *fakeTCC) was(t *testing.T, asked ...string) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !slices.Equal(f.asked, asked) {
-		t.Errorf("asked\n%s\nwant\n%s", strings.Join(f.asked, "\n"), strings.Join(asked, "\n"))
+	if !slices.Equal(f.heard(), asked) {
+		t.Errorf("asked\n%s\nwant\n%s", strings.Join(f.heard(), "\n"), strings.Join(asked, "\n"))
 	}
 }
 
@@ -144,7 +152,7 @@ func TestTCCRefused(t *testing.T) {
 			!errors.Is(err, ErrRefused) || !errors.Is(err, ErrRolledBack) {
 			t.Errorf("swallow %v: error %v", swallow, err)
 		}
-		if slices.Contains(f.asked, "commit") {
+		if slices.Contains(f.heard(), "commit") {
 			t.Errorf("swallow %v: it was committed", swallow)
 		}
 	}
@@ -243,7 +251,7 @@ func TestTCCCommitUnanswered(t *testing.T) {
 	if !errors.Is(err, ErrUnknown) || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("error %v", err)
 	}
-	if slices.ContainsFunc(f.asked, func(s string) bool { return strings.HasPrefix(s, "abort") }) {
+	if slices.ContainsFunc(f.heard(), func(s string) bool { return strings.HasPrefix(s, "abort") }) {
 		t.Error("it was aborted after a commit whose outcome is unknown")
 	}
 }

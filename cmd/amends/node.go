@@ -29,6 +29,7 @@ type node struct {
 	access    access
 	telling   telling
 	lifecycle lifecycle
+	intake    intake
 	outboxes  outboxes
 	keys      string // file of encryption keys; empty: payloads are not sealed
 	sealed    *sealedstore.Store
@@ -104,6 +105,7 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return drive(ctx, c, notifier) })
 	g.Go(func() error { return n.lifecycle.run(ctx) })
+	g.Go(func() error { return n.intake.run(ctx, c.Conn(), log) })
 	g.Go(func() error { return n.beside(ctx) })
 	g.Go(func() error { return c.Serve(ctx, lis) })
 	g.Go(func() error { return web.run(ctx) })

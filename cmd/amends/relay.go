@@ -35,8 +35,10 @@ type relaying struct {
 	poison       string
 	kafka        []string
 	createTopics bool
-	courier      bool
-	binlog       string
+	// startsOverKafka sends starts of sagas to Kafka, for 'amends serve --intake-kafka'.
+	startsOverKafka bool
+	courier         bool
+	binlog          string
 
 	conn    *grpc.ClientConn // to the coordinator, if there is one
 	relay   *outbox.Relay    // after open
@@ -98,6 +100,8 @@ func (r *relaying) flags(cmd *cobra.Command) {
 		"what becomes of messages that can never be published: dead-letter; or, with their key until somebody acts, "+
 			"block (where they are) or park (out of the way)")
 	f.DurationVar(&r.lease, "lease", outbox.DefaultLease, "how long a crash of this relay delays its messages")
+	f.BoolVar(&r.startsOverKafka, "starts-over-kafka", false,
+		"publish what sdk.StartTx starts to --kafka, for 'amends serve --intake-kafka', and not to --coordinator")
 	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
 	f.BoolVar(&r.courier, "courier", false, "take the messages of sdk.SendMessage from --coordinator, too")
 	f.StringVar(&r.binlog, "binlog", "", "of --mysql: read its binary log, and where the messages are: table or log (default: poll)")
@@ -116,6 +120,8 @@ func (r *relaying) check() error {
 		return usagef("--poison is %q: give dead-letter, block or park", r.poison)
 	case r.redisPrefix != "" && r.redis == "":
 		return usagef("--redis-prefix is for --redis: give that too")
+	case r.startsOverKafka && len(r.kafka) == 0:
+		return usagef("--starts-over-kafka needs brokers: give --kafka too")
 	case r.courier && r.to.addr == "":
 		return usagef("--courier takes messages from a coordinator: give --coordinator too")
 	}
@@ -268,6 +274,9 @@ func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, 
 		}
 		closers = append(closers, func() error { k.Close(); return nil })
 		other = k
+		if r.startsOverKafka {
+			starts = k
+		}
 	}
 	return outbox.Route(map[string]outbox.Publisher{sdk.StartTopic: starts}, other), done, nil
 }

@@ -84,7 +84,8 @@ func TestRelayCourier(t *testing.T) {
 
 // TestRelayBinlog reads the log beside the tables, and then instead of them.
 func TestRelayBinlog(t *testing.T) {
-	server := servicestest.StartMySQL(t, "--log-bin=bin", "--binlog-format=ROW", "--server-id=1", "--plugin-load-add=ha_blackhole")
+	server := servicestest.StartMySQL(t, "--log-bin=bin", "--binlog-format=ROW", "--server-id=1",
+		"--sync-binlog=1", "--plugin-load-add=ha_blackhole")
 	dsn := servicestest.NewDatabase(t, server.Addr)
 	db, broker, env := openMySQL(t, dsn), startBroker(t), environ("AMENDS_MYSQL_DSN="+dsn)
 	write := func(cfg *outbox.Config, body string) {

@@ -70,6 +70,7 @@ func (n *node) publicFlags(cmd *cobra.Command) {
 		"seal payloads and replies with the keys in this JSON `file`; once used, it has to stay (see docs/encryption.md)")
 	n.telling.flags(cmd)
 	n.lifecycle.flags(cmd)
+	n.intake.flags(cmd)
 	n.outboxes.flags(cmd)
 	n.access.flags(cmd)
 }

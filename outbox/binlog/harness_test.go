@@ -27,11 +27,12 @@ const (
 	writers  = 24
 )
 
-// startServer runs a MariaDB with a binlog.
+// startServer runs a MariaDB with a binlog. Its temporary files have a folder of
+// their own: a server that starts deletes those of others from the system's.
 func startServer(t testing.TB, args ...string) *servicestest.Server {
 	t.Helper()
 	return servicestest.StartMySQL(t, append([]string{
-		"--log-bin=bin", "--binlog-format=ROW", "--server-id=1", "--sync-binlog=1", "--plugin-load-add=ha_blackhole",
+		"--tmpdir=" + t.TempDir(), "--log-bin=bin", "--binlog-format=ROW", "--server-id=1", "--sync-binlog=1", "--plugin-load-add=ha_blackhole",
 	}, args...)...)
 }
 

@@ -31,6 +31,7 @@ const clusterPartitions, clusterKeys = 3, 23
 // of its key, and handled once. kill and stop take the leader of a partition, which may be the
 // controller and the group's coordinator too; an outage takes all brokers; a move leaves them alone.
 func TestLeadersMove(t *testing.T) {
+	t.Parallel() // with the others that mostly wait
 	c := startCluster(t)
 	load, end := context.WithCancel(t.Context())
 	var g errgroup.Group

@@ -66,26 +66,38 @@ type Consumer struct {
 func NewConsumer(brokers []string, group string, topics []string, db *sql.DB, d *outbox.Dialect, handler Handler,
 	cfg *ConsumerConfig,
 ) (*Consumer, error) {
+	con, err := newConsumer("NewConsumer", brokers, group, topics, cfg, checkDatabase(db, d, handler))
+	if err != nil {
+		return nil, err
+	}
+	if con.cfg.Concurrency == 0 {
+		con.cfg.Concurrency = defaultConcurrency
+		if d == outbox.SQLite {
+			con.cfg.Concurrency = 1
+		}
+	}
+	con.db, con.inbox, con.handler = db, New(d, con.cfg.Source), handler
+	if _, err := con.inbox.Key("x"); err != nil {
+		return nil, fmt.Errorf("inbox: ConsumerConfig.Source: %w", err)
+	}
+	return con, nil
+}
+
+const defaultConcurrency = 8
+
+// newConsumer makes what needs no database. wrong are mistakes found before.
+func newConsumer(caller string, brokers []string, group string, topics []string, cfg *ConsumerConfig, wrong error) (*Consumer, error) {
 	c := ConsumerConfig{}
 	if cfg != nil {
 		c = *cfg
 	}
-	err := errors.Join(c.complete(group), checkConsumer(brokers, group, topics, db, d, handler))
-	retries, wrong := newRetries(topics, group, c.RetryDelays)
-	if err = errors.Join(err, wrong); err != nil {
+	err := errors.Join(c.complete(group), checkConsumer(caller, brokers, group, topics), wrong)
+	retries, wrongNames := newRetries(topics, group, c.RetryDelays)
+	if err = errors.Join(err, wrongNames); err != nil {
 		return nil, err
 	}
-	if c.Concurrency == 0 {
-		c.Concurrency = 8
-		if d == outbox.SQLite {
-			c.Concurrency = 1
-		}
-	}
-	if _, err := New(d, c.Source).Key("x"); err != nil {
-		return nil, fmt.Errorf("inbox: ConsumerConfig.Source: %w", err)
-	}
 	con := &Consumer{
-		cfg: c, brokers: brokers, group: group, topics: topics, retries: retries, db: db, inbox: New(d, c.Source), handler: handler,
+		cfg: c, brokers: brokers, group: group, topics: topics, retries: retries,
 		transport: &kafka.Transport{ClientID: "amends", TLS: c.TLS, SASL: c.SASL}, dead: c.DeadLetters,
 	}
 	con.client = &kafka.Client{Addr: kafka.TCP(brokers...), Transport: con.transport, Timeout: requestTimeout}
@@ -101,19 +113,30 @@ func NewConsumer(brokers []string, group string, topics []string, db *sql.DB, d 
 	return con, nil
 }
 
-func checkConsumer(brokers []string, group string, topics []string, db *sql.DB, d *outbox.Dialect, handler Handler) error {
+func checkDatabase(db *sql.DB, d *outbox.Dialect, handler Handler) error {
+	var errs []error
+	if db == nil {
+		errs = append(errs, errors.New("inbox: NewConsumer: the database is nil"))
+	}
+	if d == nil {
+		errs = append(errs, errors.New("inbox: NewConsumer: the dialect is nil: use outbox.SQLite or outbox.MySQL"))
+	}
+	if handler == nil {
+		errs = append(errs, errors.New("inbox: NewConsumer: the handler is nil"))
+	}
+	return errors.Join(errs...)
+}
+
+func checkConsumer(caller string, brokers []string, group string, topics []string) error {
 	var errs []error
 	wrong := func(is bool, text string) {
 		if is {
-			errs = append(errs, errors.New("inbox: NewConsumer: "+text))
+			errs = append(errs, errors.New("inbox: "+caller+": "+text))
 		}
 	}
 	wrong(len(brokers) == 0, "no brokers: name at least one host:port")
 	wrong(group == "", "no group: name the consumer group")
 	wrong(len(topics) == 0, "no topics: name at least one")
-	wrong(db == nil, "the database is nil")
-	wrong(d == nil, "the dialect is nil: use outbox.SQLite or outbox.MySQL")
-	wrong(handler == nil, "the handler is nil")
 	for _, b := range brokers {
 		_, _, err := net.SplitHostPort(b)
 		wrong(err != nil, fmt.Sprintf("broker %q is not host:port", b))

@@ -113,8 +113,11 @@ func testDeadLetters(t *testing.T, b *bench) {
 	if n := b.committed(t, topic, 1); n != 20 {
 		t.Errorf("%d offsets committed, want 20", n)
 	}
+	var mu sync.Mutex
 	var dead []outbox.Message
 	d := b.consumer(t, ConsumerConfig{Source: "operator"}, func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
+		mu.Lock()
+		defer mu.Unlock()
 		dead = append(dead, m)
 		return nil
 	}, topic+deadSuffix)

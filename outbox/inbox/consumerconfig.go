@@ -26,7 +26,11 @@ type ConsumerConfig struct {
 	// number and another id is not dropped: it becomes a dead letter (ErrSequence). A lower number is a duplicate.
 	// HighWaterOffset needs nothing of producers, but each copy in the log is a message of its own, such as those of a
 	// relay that crashed; and after a topic was deleted and made anew, or lost its end in an unclean election of a leader,
-	// new messages pass for old ones: give it another Source then.
+	// new messages pass for old ones: give it another Source then. Nor does it know again what another group's dead letter
+	// brings back (DeadLetters.Requeue).
+	//
+	// What was handled under one HighWater is not known under another one: change it only after all members have ended in
+	// order, so that every offset is committed.
 	HighWater HighWater
 	// Concurrency is how many handlers run at once, each with another key; default 8, on SQLite 1, as it has one writer.
 	// Messages without a key run side by side.
@@ -51,7 +55,8 @@ type ConsumerConfig struct {
 	// KeepOrder has messages of a key that has one in the retry topics wait behind it there, in order, until it is
 	// handled or a dead letter; other keys go on. A row in the database holds the place of each message that waits, and
 	// each message costs one more read. A key with messages that fail one after the other waits for all their delays,
-	// and nothing but the topics' retention bounds how many wait.
+	// and nothing but the topics' retention bounds how many wait. It may be changed while messages wait: those go by what
+	// it was when they were sent there.
 	KeepOrder bool
 	// DeadLetters takes what could not be handled, in the topic with ".dead" at its end; default a KafkaPublisher for
 	// the same brokers, which creates that topic.

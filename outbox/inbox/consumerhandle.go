@@ -144,7 +144,7 @@ func (g *generation) handle(it *item) (fault bool, err error) {
 		c.duplicates.Add(1)
 		return false, nil
 	case err != nil:
-		return ran && g.handling.Err() == nil && !c.inbox.d.Retryable(err) && c.db.PingContext(g.handling) == nil, err
+		return ran && c.isFault(g.handling, err), err
 	}
 	if first {
 		c.handled.Add(1)
@@ -159,8 +159,19 @@ func (g *generation) handle(it *item) (fault bool, err error) {
 	return false, nil
 }
 
-// once runs fn unless the message was handled, by its claim or by its key's mark.
+// isFault tells whether a handler's error is its message's own.
+func (c *Consumer) isFault(ctx context.Context, err error) bool {
+	if c.db == nil { // a publisher tells; all else is its outage
+		return errors.Is(err, outbox.ErrPoison)
+	}
+	return ctx.Err() == nil && !c.inbox.d.Retryable(err) && c.db.PingContext(ctx) == nil
+}
+
+// once runs fn unless the message was handled, by its claim or by its key's mark. A forwarder has neither.
 func (c *Consumer) once(ctx context.Context, it *item, fn func(tx *sql.Tx) error) (first bool, err error) {
+	if c.db == nil {
+		return true, fn(nil)
+	}
 	at, ok := c.placeOf(it)
 	if !ok {
 		return c.inbox.Once(ctx, c.db, it.message.ID, fn)

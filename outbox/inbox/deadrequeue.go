@@ -38,8 +38,9 @@ type RequeueResult struct {
 
 // Requeue publishes dead letters to the topic that they came from, behind what is there, with the same id, key and
 // headers; those of one key in the order in which they were given up. The group that gave a letter up handles it
-// like a new message; a group that has handled it finds its claim, or its mark. It goes up to the end that the log had
-// when it began, so that what fails again is not requeued for ever.
+// like a new message; a group that has handled it finds its claim, or its mark (but not by
+// HighWaterOffset). It goes up to the end that the log had when it began, so that what fails again is not requeued for
+// ever.
 //
 // It is safe to repeat. What was requeued is recorded after it was published, and is picked again only by
 // Filter.Requeued; after a crash between the two a letter is published twice, and the second one is a duplicate to

@@ -8,6 +8,8 @@
 //
 // Claim and Record are the guard of package sdk, Inbox.Once is the same for the
 // messages of one source, and Consumer runs a handler on Kafka's topics with it.
+// NewForwarder hands a topic's messages to an outbox.Publisher, without a database
+// and so at least once.
 //
 // Inbox.OnceAbove needs one row for each key, and not for each message: where the
 // messages of a key come in a growing sequence, the highest that was handled says

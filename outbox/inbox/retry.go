@@ -161,7 +161,7 @@ type place struct {
 	retries     int // how often it went to a retry topic because it failed
 	firstFailed string
 	turn        bool      // it has a place in its key's queue (headerTurn)
-	due          time.Time // zero: at once
+	due         time.Time // zero: at once
 }
 
 // returned makes a message of a retry topic what it was in its own topic, and reads what it has been through. What is

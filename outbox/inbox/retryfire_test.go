@@ -16,6 +16,7 @@ import (
 // TestRetriesUnderFire has members come and go and the broker restart while a third of the attempts fail: each message
 // is handled once, or dead; with KeepOrder each key in order, by its marks too.
 func TestRetriesUnderFire(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name string
 		cfg  ConsumerConfig
@@ -23,7 +24,7 @@ func TestRetriesUnderFire(t *testing.T) {
 		{"claims", ConsumerConfig{}}, {"in order", ConsumerConfig{KeepOrder: true}},
 		{"by marks", ConsumerConfig{HighWater: HighWaterSeq}}, {"by marks, in order", ConsumerConfig{HighWater: HighWaterSeq, KeepOrder: true}},
 	} {
-		t.Run(tc.name, func(t *testing.T) { testRetriesUnderFire(t, tc.cfg) })
+		t.Run(tc.name, func(t *testing.T) { t.Parallel(); testRetriesUnderFire(t, tc.cfg) })
 	}
 }
 

@@ -29,6 +29,7 @@ func TestCommits(t *testing.T) {
 		if len(evs) != 4 || evs[0].Type != "started" {
 			t.Fatalf("want started and three replies, got %d events, the first %q", len(evs), evs[0].Type)
 		}
+		synctest.Wait() // waiters hear of the end before it has left memory
 		if r.Live() != 0 {
 			t.Errorf("%d transactions still in memory", r.Live())
 		}

@@ -22,11 +22,11 @@ type spans struct {
 	tracer trace.Tracer // nil: nothing is told
 }
 
-// begin makes a span that began a while ago; nil: there is nobody to tell.
+// tells reports whether there is somebody to tell of a transaction.
+func (s spans) tells(traceparent string) bool { return s.tracer != nil && traceparent != "" }
+
+// begin makes a span that began a while ago.
 func (s spans) begin(traceparent, name string, rec *store.Record, at time.Time) trace.Span {
-	if s.tracer == nil || traceparent == "" {
-		return nil
-	}
 	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{"traceparent": traceparent})
 	_, gid := wire.Split(rec.GID)
 	//nolint:spancheck // the caller ends it
@@ -38,15 +38,15 @@ func (s spans) begin(traceparent, name string, rec *store.Record, at time.Time) 
 // committed tells of a transition that became durable now: a start from when it
 // was asked for, the others from when they were ready to be committed.
 func (s spans) committed(traceparent string, rec *store.Record, events []store.Event, now time.Time) {
+	if !s.tells(traceparent) {
+		return
+	}
 	state := strings.ToLower(txn.State(rec.State).String())
 	name, at := "commit "+state, rec.UpdatedAt
 	if rec.Version == 1 {
 		name, at = "coordinate "+rec.Kind, rec.CreatedAt
 	}
 	span := s.begin(traceparent, name, rec, at)
-	if span == nil {
-		return
-	}
 	span.SetAttributes(attribute.String("amends.state", state), attribute.Int64("amends.version", rec.Version))
 	for i := range events {
 		span.AddEvent(events[i].Type, trace.WithTimestamp(events[i].At))
@@ -56,10 +56,10 @@ func (s spans) committed(traceparent string, rec *store.Record, events []store.E
 
 // called tells of a call, from when it went out to its outcome.
 func (s spans) called(t *tx, c *call, r txn.Replied, now time.Time) {
-	span := s.begin(t.trace, "call "+c.Op.String()+" "+c.Action, &t.rec, c.at)
-	if span == nil {
+	if !s.tells(t.trace) {
 		return
 	}
+	span := s.begin(t.trace, "call "+c.Op.String()+" "+c.Action, &t.rec, c.at)
 	span.SetAttributes(attribute.String("amends.branch", c.Name), attribute.String("amends.op", c.Op.String()),
 		attribute.Int("amends.attempt", c.Attempt), attribute.String("amends.outcome", r.Outcome.String()))
 	if r.Outcome == txn.Unknown {
