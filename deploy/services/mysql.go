@@ -45,8 +45,12 @@ func NewMySQL(ctx context.Context, args ...string) (_ *Process, err error) {
 	if err := os.WriteFile(filepath.Join(dir, "init.sql"), []byte(mysqlUser(cfg.Passwd)), 0o600); err != nil {
 		return nil, fmt.Errorf("services: mysql: %w", err)
 	}
+	tmp := filepath.Join(dir, "tmp") // of its own: a server that starts deletes others' temporary tables in /tmp
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return nil, fmt.Errorf("services: mysql: %w", err)
+	}
 	argv := append([]string{
-		"--no-defaults", "--datadir=" + data, "--init-file=" + filepath.Join(dir, "init.sql"),
+		"--no-defaults", "--datadir=" + data, "--tmpdir=" + tmp, "--init-file=" + filepath.Join(dir, "init.sql"),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--skip-name-resolve",
 		"--socket=sock", "--pid-file=pid", // below data: a path of any length would not do
 		"--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin",

@@ -27,12 +27,11 @@ const (
 	writers  = 24
 )
 
-// startServer runs a MariaDB with a binlog. Its temporary files have a folder of
-// their own: a server that starts deletes those of others from the system's.
+// startServer runs a MariaDB with a binlog.
 func startServer(t testing.TB, args ...string) *servicestest.Server {
 	t.Helper()
 	return servicestest.StartMySQL(t, append([]string{
-		"--tmpdir=" + t.TempDir(), "--log-bin=bin", "--binlog-format=ROW", "--server-id=1", "--sync-binlog=1", "--plugin-load-add=ha_blackhole",
+		"--log-bin=bin", "--binlog-format=ROW", "--server-id=1", "--sync-binlog=1", "--plugin-load-add=ha_blackhole",
 	}, args...)...)
 }
 
