@@ -101,10 +101,8 @@ func (f *fakeTCC) tryBranch(ctx context.Context, r *amendsv1.TryBranchRequest) (
 
 func (f *fakeTCC) was(t *testing.T, asked ...string) {
 	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Equal(f.heard(), asked) {
-		t.Errorf("asked\n%s\nwant\n%s", strings.Join(f.heard(), "\n"), strings.Join(asked, "\n"))
+	if got := f.heard(); !slices.Equal(got, asked) {
+		t.Errorf("asked\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(asked, "\n"))
 	}
 }
 
