@@ -34,8 +34,13 @@ func NewMySQL(ctx context.Context, args ...string) (_ *Process, err error) {
 	if os.Geteuid() == 0 { // mariadbd wants to hear it
 		asRoot = append(asRoot, "--user=root")
 	}
-	out, err := exec.CommandContext(ctx, install,
-		append([]string{"--no-defaults", "--skip-test-db", "--datadir=" + data}, asRoot...)...).CombinedOutput()
+	tmp := filepath.Join(dir, "tmp") // of its own: a server that starts deletes others' temporary tables in /tmp
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return nil, fmt.Errorf("services: mysql: %w", err)
+	}
+	setup := exec.CommandContext(ctx, install, append([]string{"--no-defaults", "--skip-test-db", "--datadir=" + data}, asRoot...)...)
+	setup.Env = append(os.Environ(), "TMPDIR="+tmp)
+	out, err := setup.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("services: mariadb-install-db: %w:\n%s", err, out)
 	}
@@ -43,10 +48,6 @@ func NewMySQL(ctx context.Context, args ...string) (_ *Process, err error) {
 	cfg.Net, cfg.Addr = "tcp", loopback(port)
 	cfg.User, cfg.Passwd = "amends", rand.Text()
 	if err := os.WriteFile(filepath.Join(dir, "init.sql"), []byte(mysqlUser(cfg.Passwd)), 0o600); err != nil {
-		return nil, fmt.Errorf("services: mysql: %w", err)
-	}
-	tmp := filepath.Join(dir, "tmp") // of its own: a server that starts deletes others' temporary tables in /tmp
-	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return nil, fmt.Errorf("services: mysql: %w", err)
 	}
 	argv := append([]string{

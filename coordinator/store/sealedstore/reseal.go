@@ -17,11 +17,12 @@ type Rewriter interface {
 	// Stale looks at up to limit transactions, in the order of their gids from
 	// behind after on, and returns which of them, and which of their events,
 	// have a cell that is not empty and does not begin with prefix. Of a record
-	// it returns GID, Version, UpdatedAt and the cells, of an event GID, Seq, At
+	// it returns GID, Version, CreatedAt, UpdatedAt and the cells, of an event GID, Seq, At
 	// and the cells. last is where to go on; empty: that was the end.
 	Stale(ctx context.Context, prefix []byte, after string, limit int) (recs []store.Record, events []store.Event, last string, err error)
 	// Rewrite replaces the cells of rows that are still those which Stale
-	// returned, and leaves the others alone.
+	// returned, and leaves the others alone; but Digest and Definition, which are
+	// fixed, whatever became of the rest of the record.
 	Rewrite(ctx context.Context, recs []store.Record, events []store.Event) error
 }
 

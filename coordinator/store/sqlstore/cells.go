@@ -17,7 +17,7 @@ const (
 	// behind those.
 	lastOfWindow = `SELECT t.gid FROM amends_transactions t WHERE t.gid > ? ORDER BY t.gid LIMIT 1 OFFSET ?`
 
-	staleTransactions = `SELECT t.gid, t.version, t.updated_at, t.reason, t.event_hash, t.digest, t.body, t.definition
+	staleTransactions = `SELECT t.gid, t.version, t.created_at, t.updated_at, t.reason, t.event_hash, t.digest, t.body, t.definition
  FROM amends_transactions t WHERE t.gid > ?%s AND (%s) ORDER BY t.gid`
 	staleEvents = `SELECT e.gid, e.seq, e.at, e.data, e.prev, e.hash
  FROM amends_events e WHERE e.gid > ?%s AND (%s) ORDER BY e.gid, e.seq`
@@ -27,7 +27,10 @@ const (
 	// staleText is for a column of text, of which SUBSTR would count characters.
 	staleText = `(%[1]s <> '' AND SUBSTR(HEX(%[1]s), 1, %[2]d) <> ?)`
 
-	rewriteTransaction = `UPDATE amends_transactions SET reason = ?, event_hash = ?, digest = ?, body = ?, definition = ?
+	// A row that is written all the time would never be found as it was seen, but
+	// its fixed fields are, whatever its version.
+	rewriteFixed = `UPDATE amends_transactions SET digest = ?, definition = ? WHERE gid = ? AND created_at = ?`
+	rewriteState = `UPDATE amends_transactions SET reason = ?, event_hash = ?, body = ?
  WHERE gid = ? AND version = ? AND updated_at = ?`
 	rewriteEvent = `UPDATE amends_events SET data = ?, prev = ?, hash = ? WHERE gid = ? AND seq = ? AND at = ?`
 )
@@ -36,8 +39,8 @@ const (
 // behind after on, and returns which of them, and which of their events, have a
 // field among Reason, EventHash, Digest, Body and Definition, or Data, Prev and
 // Hash, that is not empty and does not begin with prefix. It fills in these,
-// GID, Version and UpdatedAt, or GID, Seq and At, and nothing else. last is where to go on; empty: that
-// was the end. Package sealedstore uses it to change keys.
+// GID, Version, CreatedAt and UpdatedAt, or GID, Seq and At, and nothing else. last
+// is where to go on; empty: that was the end. Package sealedstore uses it to change keys.
 func (s *Store) Stale(ctx context.Context, prefix []byte, after string, limit int) (
 	recs []store.Record, events []store.Event, last string, err error,
 ) {
@@ -53,9 +56,9 @@ func (s *Store) Stale(ctx context.Context, prefix []byte, after string, limit in
 		query, args := staleQuery(staleTransactions, "t", prefix, after, last, "t.event_hash", "t.digest", "t.body", "t.definition")
 		err = eachRow(ctx, db, query, args, func(row *sql.Rows) error {
 			var r store.Record
-			var updated int64
-			err := row.Scan(&r.GID, &r.Version, &updated, &r.Reason, &r.EventHash, &r.Digest, &r.Body, &r.Definition)
-			r.UpdatedAt = time.UnixMicro(updated).UTC()
+			var created, updated int64
+			err := row.Scan(&r.GID, &r.Version, &created, &updated, &r.Reason, &r.EventHash, &r.Digest, &r.Body, &r.Definition)
+			r.CreatedAt, r.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
 			recs = append(recs, r)
 			return err
 		})
@@ -109,13 +112,20 @@ func eachRow(ctx context.Context, db *sql.DB, query string, args []any, scan fun
 }
 
 // Rewrite replaces the fields that Stale returns, of rows that are still those
-// that it returned, by version and time, and leaves the others alone.
+// that it returned, by version and time, and leaves the others alone; but the
+// Digest and Definition of a transaction, which are fixed, whatever became of the
+// rest of it.
 func (s *Store) Rewrite(ctx context.Context, recs []store.Record, events []store.Event) error {
 	return s.write(ctx, "rewrite", func(ctx context.Context, tx *sql.Tx) error {
 		for i := range recs {
 			r := &recs[i]
-			if _, err := tx.ExecContext(ctx, rewriteTransaction,
-				r.Reason, blob(r.EventHash), blob(r.Digest), blob(r.Body), blob(r.Definition), r.GID, r.Version, r.UpdatedAt.UnixMicro()); err != nil {
+			_, err := tx.ExecContext(ctx, rewriteFixed, blob(r.Digest), blob(r.Definition), r.GID, r.CreatedAt.UnixMicro())
+			if err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, rewriteState,
+				r.Reason, blob(r.EventHash), blob(r.Body), r.GID, r.Version, r.UpdatedAt.UnixMicro())
+			if err != nil {
 				return err
 			}
 		}
