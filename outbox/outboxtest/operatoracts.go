@@ -272,7 +272,7 @@ func testCrowdedKey(e *env) {
 	}))
 	cfg := relayConfig()
 	cfg.Poison, cfg.Batch, cfg.Sweep = outbox.BlockKey, 5, 40*cfg.PollMin // 200 batches are 1,000 rows
-	const n = 1500
+	const n = 1100
 	var msgs []outbox.Message
 	for i := 1; i <= n; i++ {
 		msgs = append(msgs, message("bad", i))

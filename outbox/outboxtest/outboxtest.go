@@ -108,7 +108,7 @@ func Run(t *testing.T, open Open, only ...string) {
 }
 
 // patience bounds every wait of the suite.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // env is one test's database and the ways to use it.
 type env struct {
@@ -199,7 +199,7 @@ func (e *env) until(what string, cond func() bool) {
 		if time.Now().After(end) {
 			e.Fatalf("waited %v for: %s", patience, what)
 		}
-		time.Sleep(2 * time.Millisecond) // between two polls
+		time.Sleep(10 * time.Millisecond) // between two polls
 	}
 }
 

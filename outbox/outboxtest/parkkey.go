@@ -175,6 +175,7 @@ func testReplayBesideRelay(e *env) {
 		e.writeSeq("bad", 1, n)
 	}()
 	replay := func() {
+		time.Sleep(5 * time.Millisecond) // SQLite's lock is not fair: without a pause the writer would starve
 		if _, err := e.operator().Replay(e.ctx, outbox.DeadSelection{Key: "bad"}, why("")); err != nil {
 			e.Fatal(err)
 		}
