@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -21,7 +22,8 @@ import (
 //   - Then the table is read from its beginning until a page shows its end. So
 //     everything before B is now published, or held behind a message of its key.
 //   - What of the stream was read from the table meanwhile is in brought, and is
-//     passed over when the stream brings it. What was held stays in the table, and
+//     passed over when the stream brings it; so is what was read just before, as the
+//     source may be behind: see recent. What was held stays in the table, and
 //     what the stream brings of a key that is held joins it there.
 //   - Of each key the table is read in the order of the commits (see window), and
 //     so is the stream: what has been published is always the beginning of a key's
@@ -42,7 +44,8 @@ type follower struct {
 	atEnd   bool // joining: the last page read was the table's last
 	end     int64
 	rows    []row              // of the stream, not published yet
-	brought map[int64]struct{} // read from the table since the stream was opened
+	brought map[int64]struct{} // read from the table since the stream was opened, and just before
+	recent  []int64            // the last that were read from the table while no stream was open
 	next    time.Time          // no stream is opened before
 	wait    time.Duration      // between two attempts
 	wake    chan struct{}
@@ -60,6 +63,7 @@ const (
 const (
 	endOfTable   = math.MaxInt64 // the window's cursor while the stream is followed
 	maxBrought   = 20_000        // ids in mind; with more the stream is opened anew, later
+	maxRecent    = 5_000         // what a source is further behind comes again
 	reopenAfter  = 200 * time.Millisecond
 	reopenAtMost = 5 * time.Second
 )
@@ -103,7 +107,11 @@ func (f *follower) open() {
 		f.later()
 		return
 	}
-	f.stream, f.brought = stream, map[int64]struct{}{}
+	f.stream, f.brought = stream, make(map[int64]struct{}, len(f.recent))
+	for _, id := range f.recent {
+		f.brought[id] = struct{}{}
+	}
+	f.recent = nil
 }
 
 // later puts the next attempt off, each time for longer.
@@ -147,14 +155,18 @@ func (f *follower) read(page []row) {
 
 // relayed takes note of what became of a page that was read from the table.
 func (f *follower) relayed(page []row) {
-	if f.stream == nil {
-		return
-	}
 	w := f.p.w
 	for _, r := range page {
-		if _, held := w.held[r.id]; !held && r.id <= w.cursor {
+		switch _, held := w.held[r.id]; {
+		case held || r.id > w.cursor:
+		case f.stream == nil:
+			f.recent = append(f.recent, r.id)
+		default:
 			f.brought[r.id] = struct{}{}
 		}
+	}
+	if over := len(f.recent) - maxRecent; over > 0 {
+		f.recent = slices.Delete(f.recent, 0, over)
 	}
 	if len(f.brought) > maxBrought {
 		f.leave(errors.New("too many rows were read from the table meanwhile"))
