@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,19 +16,6 @@ import (
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/sdk"
 )
-
-// curlRelay runs a command as the documentation shows it, against this relay.
-func curlRelay(t *testing.T, web, command, want string) {
-	t.Helper()
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
-	command = strings.Replace(command, "127.0.0.1:7463", strings.TrimSuffix(web, "/"), 1)
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" --silent --show-error --max-time 30").CombinedOutput()
-	if text := strings.ReplaceAll(string(out), `": "`, `":"`); err != nil || !strings.Contains(text, want) {
-		t.Errorf("%s: %v\nprinted %s\nwant %s", command, err, out, want)
-	}
-}
 
 // writeMessages puts three messages into the outbox in a SQLite file.
 func writeMessages(t *testing.T, file string) *sql.DB {
@@ -65,7 +51,7 @@ func TestRelayOverHTTP(t *testing.T) {
 		{`curl 127.0.0.1:7463/metrics`, "\namends_outbox_dead_letters 0\n"},
 		{`curl 127.0.0.1:7463/healthz`, "ok"},
 	} {
-		curlRelay(t, web, c.command, c.want)
+		curl(t, web, c.command, c.want)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, web+"v1/outbox", nil)
 	if err != nil {

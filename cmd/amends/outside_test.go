@@ -79,14 +79,15 @@ func TestOutside(t *testing.T) {
 	}
 }
 
-// curl runs a command as the documentation shows it, against this coordinator.
+// curl runs a command as the documentation shows it, against this coordinator or relay.
 func curl(t *testing.T, web, command, want string) {
 	t.Helper()
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
 	}
-	command = strings.Replace(command, "127.0.0.1:7461", web, 1)
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" --silent --show-error --max-time 10").CombinedOutput()
+	web = strings.TrimSuffix(web, "/")
+	command = strings.NewReplacer("127.0.0.1:7461", web, "127.0.0.1:7463", web).Replace(command) // the ports that are shown
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" --silent --show-error --max-time 30").CombinedOutput()
 	if text := strings.ReplaceAll(string(out), `": "`, `":"`); err != nil || !strings.Contains(text, want) {
 		t.Error(fmt.Errorf("%s: %v\nprinted %s\nwant %s", command, err, out, want))
 	}
