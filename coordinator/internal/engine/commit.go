@@ -35,9 +35,9 @@ func (w *worker) flush(ctx context.Context) {
 }
 
 func (w *worker) build(now time.Time) *batch {
-	b := &batch{}
-	leased := map[int]bool{}
 	n := min(len(w.dirty), maxBatch)
+	b := &batch{items: make([]item, 0, n), Batch: store.Batch{Writes: make([]store.Write, 0, n)}}
+	leased := make(map[int]bool, n)
 	for _, t := range w.dirty[:n] {
 		t.dirty = false
 		sh := w.shards[t.rec.Shard]
@@ -85,8 +85,10 @@ func (w *worker) giveUp(t *tx, err error) {
 func (w *worker) committed(ctx context.Context, b *batch) {
 	w.flying = nil
 	lost := w.lostShards(b)
-	if rest := b.without(lost); len(lost) > 0 && len(rest.items) > 0 {
-		w.hand(ctx, rest)
+	if len(lost) > 0 {
+		if rest := b.without(lost); len(rest.items) > 0 {
+			w.hand(ctx, rest)
+		}
 	}
 	now := time.Now()
 	for _, it := range b.items {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,7 +12,6 @@ import (
 )
 
 const (
-	loadTransaction = `SELECT ` + allColumns + ` FROM amends_transactions t WHERE t.gid = ?`
 	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t%s WHERE `
 	dueOrder        = ` ORDER BY t.shard, t.next_at, t.gid LIMIT ?`
 	eventsAfter     = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events
@@ -22,23 +20,6 @@ const (
 	// maxDueShards is of how many shards one statement asks what is due.
 	maxDueShards = 1024
 )
-
-// Load implements store.Store.
-func (s *Store) Load(ctx context.Context, gid string) (store.Record, error) {
-	var r store.Record
-	err := s.read(ctx, "load", func(db *sql.DB) error {
-		r = store.Record{}
-		err := scanRecord(db.QueryRowContext(ctx, loadTransaction, gid), &r, true)
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("transaction %q: %w", gid, store.ErrNotFound)
-		}
-		return err
-	})
-	if err != nil {
-		return store.Record{}, err
-	}
-	return r, nil
-}
 
 // Due implements store.Store.
 func (s *Store) Due(ctx context.Context, q store.DueQuery) ([]store.Record, error) {

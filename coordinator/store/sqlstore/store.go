@@ -70,6 +70,7 @@ type Store struct {
 	reader *sql.DB
 
 	transactions, events, labels, leases *multi
+	loads                                loads
 
 	release func() error // gives back what keeps other processes out
 	mu      sync.RWMutex // held for reading during a call, so that Close waits
@@ -93,6 +94,9 @@ func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) 
 			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
 		}
 	}
+	if err := s.loads.prepare(ctx, reader); err != nil {
+		return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
+	}
 	return s, nil
 }
 
@@ -111,6 +115,7 @@ func (s *Store) begin(ctx context.Context, op string) (end func(), err error) {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
+	defer s.loads.running.Wait() // whose calls are refused by then
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
