@@ -362,8 +362,20 @@ type Member struct {
 	Shards int32 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
 	// When the first of its leases ends, unless it is renewed.
 	LeaseExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=lease_expire_time,json=leaseExpireTime,proto3" json:"lease_expire_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where the others and clients reach its gRPC services, as host:port; empty:
+	// nowhere, as of one that is embedded.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// It gives its shards away and takes none.
+	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Of its program, for people.
+	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	// When it joined; absent: it has leases, and is no member any more.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Since when the oldest transaction of its shards that is due waits for its
+	// turn: its lag. Absent: none is due. Only from GetCluster.
+	OldestDueTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=oldest_due_time,json=oldestDueTime,proto3" json:"oldest_due_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -424,6 +436,336 @@ func (x *Member) GetLeaseExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Member) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Member) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Member) GetOldestDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestDueTime
+	}
+	return nil
+}
+
+type ListMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+type ListMembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name, with their name, self, address, draining, version and start_time.
+	Members       []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type DrainMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As GetCluster shows it. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Kept in the coordinator's log, with who asked. Required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Only checks whether it could be done.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMemberRequest) Reset() {
+	*x = DrainMemberRequest{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMemberRequest) ProtoMessage() {}
+
+func (x *DrainMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMemberRequest.ProtoReflect.Descriptor instead.
+func (*DrainMemberRequest) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DrainMemberRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainMemberRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainMemberRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type DrainMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMemberResponse) Reset() {
+	*x = DrainMemberResponse{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMemberResponse) ProtoMessage() {}
+
+func (x *DrainMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMemberResponse.ProtoReflect.Descriptor instead.
+func (*DrainMemberResponse) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DrainMemberResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+type UndrainMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As GetCluster shows it. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Kept in the coordinator's log, with who asked. Required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Only checks whether it could be done.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainMemberRequest) Reset() {
+	*x = UndrainMemberRequest{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainMemberRequest) ProtoMessage() {}
+
+func (x *UndrainMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainMemberRequest.ProtoReflect.Descriptor instead.
+func (*UndrainMemberRequest) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UndrainMemberRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UndrainMemberRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UndrainMemberRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type UndrainMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainMemberResponse) Reset() {
+	*x = UndrainMemberResponse{}
+	mi := &file_amends_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainMemberResponse) ProtoMessage() {}
+
+func (x *UndrainMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainMemberResponse.ProtoReflect.Descriptor instead.
+func (*UndrainMemberResponse) Descriptor() ([]byte, []int) {
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UndrainMemberResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
 type ListParticipantsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -432,7 +774,7 @@ type ListParticipantsRequest struct {
 
 func (x *ListParticipantsRequest) Reset() {
 	*x = ListParticipantsRequest{}
-	mi := &file_amends_v1_cluster_proto_msgTypes[5]
+	mi := &file_amends_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +786,7 @@ func (x *ListParticipantsRequest) String() string {
 func (*ListParticipantsRequest) ProtoMessage() {}
 
 func (x *ListParticipantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_cluster_proto_msgTypes[5]
+	mi := &file_amends_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +799,7 @@ func (x *ListParticipantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParticipantsRequest.ProtoReflect.Descriptor instead.
 func (*ListParticipantsRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 type ListParticipantsResponse struct {
@@ -469,7 +811,7 @@ type ListParticipantsResponse struct {
 
 func (x *ListParticipantsResponse) Reset() {
 	*x = ListParticipantsResponse{}
-	mi := &file_amends_v1_cluster_proto_msgTypes[6]
+	mi := &file_amends_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +823,7 @@ func (x *ListParticipantsResponse) String() string {
 func (*ListParticipantsResponse) ProtoMessage() {}
 
 func (x *ListParticipantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_cluster_proto_msgTypes[6]
+	mi := &file_amends_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +836,7 @@ func (x *ListParticipantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParticipantsResponse.ProtoReflect.Descriptor instead.
 func (*ListParticipantsResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListParticipantsResponse) GetParticipants() []*Participant {
@@ -520,7 +862,7 @@ type Participant struct {
 
 func (x *Participant) Reset() {
 	*x = Participant{}
-	mi := &file_amends_v1_cluster_proto_msgTypes[7]
+	mi := &file_amends_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +874,7 @@ func (x *Participant) String() string {
 func (*Participant) ProtoMessage() {}
 
 func (x *Participant) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_cluster_proto_msgTypes[7]
+	mi := &file_amends_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +887,7 @@ func (x *Participant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Participant.ProtoReflect.Descriptor instead.
 func (*Participant) Descriptor() ([]byte, []int) {
-	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Participant) GetService() string {
@@ -591,7 +933,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_amends_v1_cluster_proto_msgTypes[8]
+	mi := &file_amends_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +945,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_cluster_proto_msgTypes[8]
+	mi := &file_amends_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +958,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 type WhoAmIResponse struct {
@@ -639,7 +981,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_amends_v1_cluster_proto_msgTypes[9]
+	mi := &file_amends_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +993,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_cluster_proto_msgTypes[9]
+	mi := &file_amends_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1006,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_amends_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WhoAmIResponse) GetSubject() string {
@@ -737,12 +1079,33 @@ const file_amends_v1_cluster_proto_rawDesc = "" +
 	"\x12GetClusterResponse\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.amends.v1.MemberR\amembers\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\x05R\x06shards\x12%\n" +
-	"\x0eunowned_shards\x18\x03 \x01(\x05R\runownedShards\"\x90\x01\n" +
+	"\x0eunowned_shards\x18\x03 \x01(\x05R\runownedShards\"\xdf\x02\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04self\x18\x02 \x01(\bR\x04self\x12\x16\n" +
 	"\x06shards\x18\x03 \x01(\x05R\x06shards\x12F\n" +
-	"\x11lease_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\"\x19\n" +
+	"\x11lease_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"start_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12B\n" +
+	"\x0foldest_due_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\roldestDueTime\"\x14\n" +
+	"\x12ListMembersRequest\"B\n" +
+	"\x13ListMembersResponse\x12+\n" +
+	"\amembers\x18\x01 \x03(\v2\x11.amends.v1.MemberR\amembers\"e\n" +
+	"\x12DrainMemberRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"@\n" +
+	"\x13DrainMemberResponse\x12)\n" +
+	"\x06member\x18\x01 \x01(\v2\x11.amends.v1.MemberR\x06member\"g\n" +
+	"\x14UndrainMemberRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"B\n" +
+	"\x15UndrainMemberResponse\x12)\n" +
+	"\x06member\x18\x01 \x01(\v2\x11.amends.v1.MemberR\x06member\"\x19\n" +
 	"\x17ListParticipantsRequest\"V\n" +
 	"\x18ListParticipantsResponse\x12:\n" +
 	"\fparticipants\x18\x01 \x03(\v2\x16.amends.v1.ParticipantR\fparticipants\"\x96\x01\n" +
@@ -767,11 +1130,14 @@ const file_amends_v1_cluster_proto_rawDesc = "" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
 	"\rROLE_OPERATOR\x10\x02\x12\x14\n" +
 	"\x10ROLE_BREAK_GLASS\x10\x03\x12\x10\n" +
-	"\fROLE_SERVICE\x10\x042\xc5\x02\n" +
+	"\fROLE_SERVICE\x10\x042\xb5\x04\n" +
 	"\x0eClusterService\x12L\n" +
 	"\vGetOverview\x12\x1d.amends.v1.GetOverviewRequest\x1a\x1e.amends.v1.GetOverviewResponse\x12I\n" +
 	"\n" +
-	"GetCluster\x12\x1c.amends.v1.GetClusterRequest\x1a\x1d.amends.v1.GetClusterResponse\x12[\n" +
+	"GetCluster\x12\x1c.amends.v1.GetClusterRequest\x1a\x1d.amends.v1.GetClusterResponse\x12L\n" +
+	"\vListMembers\x12\x1d.amends.v1.ListMembersRequest\x1a\x1e.amends.v1.ListMembersResponse\x12L\n" +
+	"\vDrainMember\x12\x1d.amends.v1.DrainMemberRequest\x1a\x1e.amends.v1.DrainMemberResponse\x12R\n" +
+	"\rUndrainMember\x12\x1f.amends.v1.UndrainMemberRequest\x1a .amends.v1.UndrainMemberResponse\x12[\n" +
 	"\x10ListParticipants\x12\".amends.v1.ListParticipantsRequest\x1a#.amends.v1.ListParticipantsResponse\x12=\n" +
 	"\x06WhoAmI\x12\x18.amends.v1.WhoAmIRequest\x1a\x19.amends.v1.WhoAmIResponseB7Z5github.com/amends-dev/amends/proto/amends/v1;amendsv1b\x06proto3"
 
@@ -788,7 +1154,7 @@ func file_amends_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_amends_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_amends_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_amends_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_amends_v1_cluster_proto_goTypes = []any{
 	(Role)(0),                        // 0: amends.v1.Role
 	(*GetOverviewRequest)(nil),       // 1: amends.v1.GetOverviewRequest
@@ -796,34 +1162,51 @@ var file_amends_v1_cluster_proto_goTypes = []any{
 	(*GetClusterRequest)(nil),        // 3: amends.v1.GetClusterRequest
 	(*GetClusterResponse)(nil),       // 4: amends.v1.GetClusterResponse
 	(*Member)(nil),                   // 5: amends.v1.Member
-	(*ListParticipantsRequest)(nil),  // 6: amends.v1.ListParticipantsRequest
-	(*ListParticipantsResponse)(nil), // 7: amends.v1.ListParticipantsResponse
-	(*Participant)(nil),              // 8: amends.v1.Participant
-	(*WhoAmIRequest)(nil),            // 9: amends.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),           // 10: amends.v1.WhoAmIResponse
-	(*durationpb.Duration)(nil),      // 11: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
+	(*ListMembersRequest)(nil),       // 6: amends.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),      // 7: amends.v1.ListMembersResponse
+	(*DrainMemberRequest)(nil),       // 8: amends.v1.DrainMemberRequest
+	(*DrainMemberResponse)(nil),      // 9: amends.v1.DrainMemberResponse
+	(*UndrainMemberRequest)(nil),     // 10: amends.v1.UndrainMemberRequest
+	(*UndrainMemberResponse)(nil),    // 11: amends.v1.UndrainMemberResponse
+	(*ListParticipantsRequest)(nil),  // 12: amends.v1.ListParticipantsRequest
+	(*ListParticipantsResponse)(nil), // 13: amends.v1.ListParticipantsResponse
+	(*Participant)(nil),              // 14: amends.v1.Participant
+	(*WhoAmIRequest)(nil),            // 15: amends.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),           // 16: amends.v1.WhoAmIResponse
+	(*durationpb.Duration)(nil),      // 17: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 18: google.protobuf.Timestamp
 }
 var file_amends_v1_cluster_proto_depIdxs = []int32{
-	11, // 0: amends.v1.GetOverviewResponse.stall_after:type_name -> google.protobuf.Duration
-	12, // 1: amends.v1.GetOverviewResponse.oldest_create_time:type_name -> google.protobuf.Timestamp
+	17, // 0: amends.v1.GetOverviewResponse.stall_after:type_name -> google.protobuf.Duration
+	18, // 1: amends.v1.GetOverviewResponse.oldest_create_time:type_name -> google.protobuf.Timestamp
 	5,  // 2: amends.v1.GetClusterResponse.members:type_name -> amends.v1.Member
-	12, // 3: amends.v1.Member.lease_expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: amends.v1.ListParticipantsResponse.participants:type_name -> amends.v1.Participant
-	0,  // 5: amends.v1.WhoAmIResponse.roles:type_name -> amends.v1.Role
-	1,  // 6: amends.v1.ClusterService.GetOverview:input_type -> amends.v1.GetOverviewRequest
-	3,  // 7: amends.v1.ClusterService.GetCluster:input_type -> amends.v1.GetClusterRequest
-	6,  // 8: amends.v1.ClusterService.ListParticipants:input_type -> amends.v1.ListParticipantsRequest
-	9,  // 9: amends.v1.ClusterService.WhoAmI:input_type -> amends.v1.WhoAmIRequest
-	2,  // 10: amends.v1.ClusterService.GetOverview:output_type -> amends.v1.GetOverviewResponse
-	4,  // 11: amends.v1.ClusterService.GetCluster:output_type -> amends.v1.GetClusterResponse
-	7,  // 12: amends.v1.ClusterService.ListParticipants:output_type -> amends.v1.ListParticipantsResponse
-	10, // 13: amends.v1.ClusterService.WhoAmI:output_type -> amends.v1.WhoAmIResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	18, // 3: amends.v1.Member.lease_expire_time:type_name -> google.protobuf.Timestamp
+	18, // 4: amends.v1.Member.start_time:type_name -> google.protobuf.Timestamp
+	18, // 5: amends.v1.Member.oldest_due_time:type_name -> google.protobuf.Timestamp
+	5,  // 6: amends.v1.ListMembersResponse.members:type_name -> amends.v1.Member
+	5,  // 7: amends.v1.DrainMemberResponse.member:type_name -> amends.v1.Member
+	5,  // 8: amends.v1.UndrainMemberResponse.member:type_name -> amends.v1.Member
+	14, // 9: amends.v1.ListParticipantsResponse.participants:type_name -> amends.v1.Participant
+	0,  // 10: amends.v1.WhoAmIResponse.roles:type_name -> amends.v1.Role
+	1,  // 11: amends.v1.ClusterService.GetOverview:input_type -> amends.v1.GetOverviewRequest
+	3,  // 12: amends.v1.ClusterService.GetCluster:input_type -> amends.v1.GetClusterRequest
+	6,  // 13: amends.v1.ClusterService.ListMembers:input_type -> amends.v1.ListMembersRequest
+	8,  // 14: amends.v1.ClusterService.DrainMember:input_type -> amends.v1.DrainMemberRequest
+	10, // 15: amends.v1.ClusterService.UndrainMember:input_type -> amends.v1.UndrainMemberRequest
+	12, // 16: amends.v1.ClusterService.ListParticipants:input_type -> amends.v1.ListParticipantsRequest
+	15, // 17: amends.v1.ClusterService.WhoAmI:input_type -> amends.v1.WhoAmIRequest
+	2,  // 18: amends.v1.ClusterService.GetOverview:output_type -> amends.v1.GetOverviewResponse
+	4,  // 19: amends.v1.ClusterService.GetCluster:output_type -> amends.v1.GetClusterResponse
+	7,  // 20: amends.v1.ClusterService.ListMembers:output_type -> amends.v1.ListMembersResponse
+	9,  // 21: amends.v1.ClusterService.DrainMember:output_type -> amends.v1.DrainMemberResponse
+	11, // 22: amends.v1.ClusterService.UndrainMember:output_type -> amends.v1.UndrainMemberResponse
+	13, // 23: amends.v1.ClusterService.ListParticipants:output_type -> amends.v1.ListParticipantsResponse
+	16, // 24: amends.v1.ClusterService.WhoAmI:output_type -> amends.v1.WhoAmIResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_cluster_proto_init() }
@@ -837,7 +1220,7 @@ func file_amends_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amends_v1_cluster_proto_rawDesc), len(file_amends_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

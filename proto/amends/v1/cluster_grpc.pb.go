@@ -21,6 +21,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ClusterService_GetOverview_FullMethodName      = "/amends.v1.ClusterService/GetOverview"
 	ClusterService_GetCluster_FullMethodName       = "/amends.v1.ClusterService/GetCluster"
+	ClusterService_ListMembers_FullMethodName      = "/amends.v1.ClusterService/ListMembers"
+	ClusterService_DrainMember_FullMethodName      = "/amends.v1.ClusterService/DrainMember"
+	ClusterService_UndrainMember_FullMethodName    = "/amends.v1.ClusterService/UndrainMember"
 	ClusterService_ListParticipants_FullMethodName = "/amends.v1.ClusterService/ListParticipants"
 	ClusterService_WhoAmI_FullMethodName           = "/amends.v1.ClusterService/WhoAmI"
 )
@@ -35,6 +38,18 @@ type ClusterServiceClient interface {
 	GetOverview(ctx context.Context, in *GetOverviewRequest, opts ...grpc.CallOption) (*GetOverviewResponse, error)
 	// GetCluster returns the coordinators and the shards that each owns.
 	GetCluster(ctx context.Context, in *GetClusterRequest, opts ...grpc.CallOption) (*GetClusterResponse, error)
+	// ListMembers returns the coordinators and where each is reached: every one
+	// serves every request. Whoever has credentials may ask.
+	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// DrainMember has a coordinator give all its shards to the others and take
+	// none, before maintenance. It goes on serving, and stays a member. It answers
+	// when the shards are given away, or with an error when the deadline comes
+	// first; what is begun goes on. Draining what is drained changes nothing, and
+	// so does repeating a request. A coordinator that is started anew is not
+	// drained.
+	DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*DrainMemberResponse, error)
+	// UndrainMember lets a drained coordinator take shards again.
+	UndrainMember(ctx context.Context, in *UndrainMemberRequest, opts ...grpc.CallOption) (*UndrainMemberResponse, error)
 	// ListParticipants returns the services that are connected to this
 	// coordinator.
 	ListParticipants(ctx context.Context, in *ListParticipantsRequest, opts ...grpc.CallOption) (*ListParticipantsResponse, error)
@@ -64,6 +79,36 @@ func (c *clusterServiceClient) GetCluster(ctx context.Context, in *GetClusterReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetClusterResponse)
 	err := c.cc.Invoke(ctx, ClusterService_GetCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersResponse)
+	err := c.cc.Invoke(ctx, ClusterService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*DrainMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainMemberResponse)
+	err := c.cc.Invoke(ctx, ClusterService_DrainMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) UndrainMember(ctx context.Context, in *UndrainMemberRequest, opts ...grpc.CallOption) (*UndrainMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainMemberResponse)
+	err := c.cc.Invoke(ctx, ClusterService_UndrainMember_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +145,18 @@ type ClusterServiceServer interface {
 	GetOverview(context.Context, *GetOverviewRequest) (*GetOverviewResponse, error)
 	// GetCluster returns the coordinators and the shards that each owns.
 	GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error)
+	// ListMembers returns the coordinators and where each is reached: every one
+	// serves every request. Whoever has credentials may ask.
+	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// DrainMember has a coordinator give all its shards to the others and take
+	// none, before maintenance. It goes on serving, and stays a member. It answers
+	// when the shards are given away, or with an error when the deadline comes
+	// first; what is begun goes on. Draining what is drained changes nothing, and
+	// so does repeating a request. A coordinator that is started anew is not
+	// drained.
+	DrainMember(context.Context, *DrainMemberRequest) (*DrainMemberResponse, error)
+	// UndrainMember lets a drained coordinator take shards again.
+	UndrainMember(context.Context, *UndrainMemberRequest) (*UndrainMemberResponse, error)
 	// ListParticipants returns the services that are connected to this
 	// coordinator.
 	ListParticipants(context.Context, *ListParticipantsRequest) (*ListParticipantsResponse, error)
@@ -120,6 +177,15 @@ func (UnimplementedClusterServiceServer) GetOverview(context.Context, *GetOvervi
 }
 func (UnimplementedClusterServiceServer) GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCluster not implemented")
+}
+func (UnimplementedClusterServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedClusterServiceServer) DrainMember(context.Context, *DrainMemberRequest) (*DrainMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainMember not implemented")
+}
+func (UnimplementedClusterServiceServer) UndrainMember(context.Context, *UndrainMemberRequest) (*UndrainMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndrainMember not implemented")
 }
 func (UnimplementedClusterServiceServer) ListParticipants(context.Context, *ListParticipantsRequest) (*ListParticipantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListParticipants not implemented")
@@ -184,6 +250,60 @@ func _ClusterService_GetCluster_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).ListMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_ListMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_DrainMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).DrainMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_DrainMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).DrainMember(ctx, req.(*DrainMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_UndrainMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).UndrainMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_UndrainMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).UndrainMember(ctx, req.(*UndrainMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_ListParticipants_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListParticipantsRequest)
 	if err := dec(in); err != nil {
@@ -234,6 +354,18 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCluster",
 			Handler:    _ClusterService_GetCluster_Handler,
+		},
+		{
+			MethodName: "ListMembers",
+			Handler:    _ClusterService_ListMembers_Handler,
+		},
+		{
+			MethodName: "DrainMember",
+			Handler:    _ClusterService_DrainMember_Handler,
+		},
+		{
+			MethodName: "UndrainMember",
+			Handler:    _ClusterService_UndrainMember_Handler,
 		},
 		{
 			MethodName: "ListParticipants",

@@ -54,6 +54,7 @@ var (
 	ErrUnauthenticated   = sentinel("UNAUTHENTICATED", codes.Unauthenticated, "no valid credentials")
 	ErrPermission        = sentinel("PERMISSION_DENIED", codes.PermissionDenied, "the caller's roles do not allow this")
 	ErrProtocolVersion   = sentinel("PROTOCOL_VERSION", codes.FailedPrecondition, "the participant speaks another version of the protocol")
+	ErrNotOwner          = sentinel("NOT_OWNER", codes.Unavailable, "the transaction's shard is not owned here just now; try again")
 	ErrUnavailable       = sentinel("UNAVAILABLE", codes.Unavailable, "the coordinator cannot serve this just now")
 	ErrInternal          = sentinel("INTERNAL", codes.Internal, "the coordinator failed")
 )

@@ -54,6 +54,7 @@ var sentinels = map[string]struct {
 	"ErrRequestConflict":   {amendsv1.ErrRequestConflict, "REQUEST_CONFLICT", codes.AlreadyExists},
 	"ErrUnauthenticated":   {amendsv1.ErrUnauthenticated, "UNAUTHENTICATED", codes.Unauthenticated},
 	"ErrPermission":        {amendsv1.ErrPermission, "PERMISSION_DENIED", codes.PermissionDenied},
+	"ErrNotOwner":          {amendsv1.ErrNotOwner, "NOT_OWNER", codes.Unavailable},
 	"ErrUnavailable":       {amendsv1.ErrUnavailable, "UNAVAILABLE", codes.Unavailable},
 	"ErrInternal":          {amendsv1.ErrInternal, "INTERNAL", codes.Internal},
 }
