@@ -167,24 +167,10 @@ type Cursor struct {
 // Store is a database of transactions. All methods are safe for concurrent
 // use. Times are the database's own clock where a lease is concerned.
 type Store interface {
+	Cluster
+
 	// Shards returns the number of shards, fixed when the store was created.
 	Shards(ctx context.Context) (int, error)
-
-	// Acquire takes up to limit shards that nobody holds, or whose lease has
-	// run out, for owner, until ttl from now; each gets a new, higher epoch.
-	// It returns only what it took, by shard. After an error it may have taken
-	// some: Renew returns them.
-	Acquire(ctx context.Context, owner string, ttl time.Duration, limit int) ([]Lease, error)
-	// Renew extends every lease that owner still holds, expired or not so long
-	// as nobody took it, and returns them all, by shard.
-	Renew(ctx context.Context, owner string, ttl time.Duration) ([]Lease, error)
-	// Release gives back every lease of owner at once. Whoever takes one next
-	// gets a higher epoch, which shuts out what the old owner still sends.
-	Release(ctx context.Context, owner string) error
-
-	// Leases returns who holds which shard, by shard, those included whose
-	// lease has run out and whom nobody has followed.
-	Leases(ctx context.Context) ([]Holding, error)
 
 	// Commit writes a batch durably, after checking every lease's epoch in the
 	// same database transaction; a stale one is a *ConflictError and writes

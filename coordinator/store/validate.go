@@ -10,7 +10,29 @@ const (
 	MaxGID       = 192
 	MaxNamespace = 63
 	MaxWaitsFor  = 128
+	MaxMember    = 255 // each of a member's texts
 )
+
+// SecretSize is the length of Store.Secret, in bytes.
+const SecretSize = 32
+
+// Validate reports what makes a member illegal, all of it: a name that is empty,
+// a text over MaxMember bytes. Stores call it before they write.
+func (m Member) Validate() error {
+	var errs []error
+	if m.Name == "" {
+		errs = append(errs, errors.New("store: member: its name is empty: give the coordinator's name"))
+	}
+	for _, text := range []struct{ field, value string }{
+		{"name", m.Name}, {"address", m.Address}, {"version", m.Version},
+	} {
+		if len(text.value) > MaxMember {
+			errs = append(errs, fmt.Errorf("store: member %.32q: %s %.32q... is %d bytes long, at most %d are kept",
+				m.Name, text.field, text.value, len(text.value), MaxMember))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Validate reports what makes a batch illegal, all of it: a lease or a
 // transaction given twice, a write to a shard without its lease, a version

@@ -30,10 +30,12 @@ var _ store.Store = (*Store)(nil)
 
 // data is what survives a handle.
 type data struct {
-	mu     sync.Mutex
-	leases []lease
-	rows   map[string]store.Record
-	events map[string][]store.Event
+	mu      sync.Mutex
+	leases  []lease
+	members map[string]store.Member
+	secret  []byte // nil: nobody has asked for it
+	rows    map[string]store.Record
+	events  map[string][]store.Event
 }
 
 type lease struct {
@@ -49,9 +51,10 @@ func New(cfg *Config) *Store {
 		shards = cfg.Shards
 	}
 	return &Store{data: &data{
-		leases: make([]lease, shards),
-		rows:   make(map[string]store.Record),
-		events: make(map[string][]store.Event),
+		leases:  make([]lease, shards),
+		members: make(map[string]store.Member),
+		rows:    make(map[string]store.Record),
+		events:  make(map[string][]store.Event),
 	}}
 }
 

@@ -161,12 +161,14 @@ func TestForgedEvents(t *testing.T) {
 // new: it then has to be decided whether that is sealed.
 func TestNothingNewPassesBy(t *testing.T) {
 	for of, known := range map[reflect.Type]string{
-		reflect.TypeFor[store.Store](): "Acquire Close Commit Count Due Events Leases List Load Purge Release Renew Shards",
+		reflect.TypeFor[store.Store](): "Acquire Close Commit Count Due Events Join Leases Leave List Load Purge Release " +
+			"Renew Secret Shards Transfer",
 		reflect.TypeFor[store.Record](): "GID Shard Namespace Kind Name State Paused Stalled WaitsFor Version Definition Body Digest " +
 			"Labels Reason CreatedAt UpdatedAt Deadline NextAt FinishedAt EventSeq EventHash",
-		reflect.TypeFor[store.Event](): "GID Seq At Type Data Prev Hash",
-		reflect.TypeFor[store.Write](): "Record Events Messages",
-		reflect.TypeFor[store.Batch](): "Leases Writes",
+		reflect.TypeFor[store.Event]():  "GID Seq At Type Data Prev Hash",
+		reflect.TypeFor[store.Write]():  "Record Events Messages",
+		reflect.TypeFor[store.Batch]():  "Leases Writes",
+		reflect.TypeFor[store.Member](): "Name Address Version Draining StartedAt ExpiresAt",
 	} {
 		var names []string
 		if of.Kind() == reflect.Interface {

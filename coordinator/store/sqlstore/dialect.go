@@ -21,6 +21,9 @@ type dialect struct {
 	// elseKeep ends an insert that leaves rows alone that are there; it is
 	// given a column of the table.
 	elseKeep func(column string) string
+	// keepMember ends the insert of a member: where the name is taken, all else
+	// is replaced.
+	keepMember string
 	// pair is the text of one (shard, epoch) among those that a check of
 	// leases accepts; pairs stand between pairsHead and pairsTail, with
 	// pairsBetween between them.

@@ -103,7 +103,8 @@ func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {
 }
 
 // prepareLeases makes the shards of a new store. In one that is there and
-// admits one process at a time, it ends all leases: their owners are dead.
+// admits one process at a time, it ends all leases and forgets all members: they
+// are dead.
 func (s *Store) prepareLeases(ctx context.Context, tx *sql.Tx, shards int) error {
 	var n int
 	// Two processes may create a store at the same time, with different ideas.
@@ -118,7 +119,10 @@ func (s *Store) prepareLeases(ctx context.Context, tx *sql.Tx, shards int) error
 		return rows.exec(ctx, tx, shards, func(args []any, i int) []any { return append(args, i, "", 0, 0) })
 	}
 	if s.d.exclusive {
-		_, err := tx.ExecContext(ctx, freeAll)
+		if _, err := tx.ExecContext(ctx, freeAll); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, deleteMembers)
 		return err
 	}
 	return nil

@@ -30,6 +30,9 @@ const mysqlKeepNewer = ` ON DUPLICATE KEY UPDATE
  body = IF(VALUES(version) > version, VALUES(body), body),
  version = GREATEST(version, VALUES(version))`
 
+const mysqlKeepMember = ` ON DUPLICATE KEY UPDATE address = VALUES(address), version = VALUES(version),
+ draining = VALUES(draining), started_at = VALUES(started_at), expires_at = VALUES(expires_at)`
+
 // mysqlDialect is for servers that take statements of up to maxPacket bytes.
 // Its locks are FOR UPDATE only, which every such server has (TiDB neither
 // shares locks nor skips locked rows).
@@ -45,7 +48,8 @@ func mysqlDialect(maxPacket int) (*dialect, error) {
 		lock:       ` FOR UPDATE`,
 		keepNewer:  mysqlKeepNewer,
 		// Not INSERT IGNORE, which would cut values to fit and call it a warning.
-		elseKeep: func(column string) string { return ` ON DUPLICATE KEY UPDATE ` + column + ` = ` + column },
+		elseKeep:   func(column string) string { return ` ON DUPLICATE KEY UPDATE ` + column + ` = ` + column },
+		keepMember: mysqlKeepMember,
 		// Not IN, which not every server turns into ranges of the primary key:
 		// whoever reads the whole table waits for the locks of all others.
 		pairsHead:    `(`,

@@ -22,6 +22,9 @@ const sqliteKeepNewer = ` ON CONFLICT (gid) DO UPDATE SET
  body = excluded.body
  WHERE excluded.version > amends_transactions.version`
 
+const sqliteKeepMember = ` ON CONFLICT (name) DO UPDATE SET address = excluded.address, version = excluded.version,
+ draining = excluded.draining, started_at = excluded.started_at, expires_at = excluded.expires_at`
+
 func sqliteDialect() (*dialect, error) {
 	files, err := fs.Sub(migrations, "migrations/sqlite")
 	if err != nil {
@@ -33,6 +36,7 @@ func sqliteDialect() (*dialect, error) {
 		now:          `CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000`,
 		keepNewer:    sqliteKeepNewer,
 		elseKeep:     func(string) string { return ` ON CONFLICT DO NOTHING` },
+		keepMember:   sqliteKeepMember,
 		pairsHead:    `(shard, epoch) IN (VALUES `,
 		pair:         `(?, ?)`,
 		pairsBetween: `, `,

@@ -24,8 +24,8 @@ type FaultConfig struct {
 }
 
 // Faults is a store between a coordinator and its real store that loses
-// requests and replies of Commit, Acquire, Renew and Release, and delivers
-// batches again, late. Reads and Purge pass; no batch is late enough to arrive
+// requests and replies of Commit, Acquire, Renew, Release, Transfer, Join and
+// Leave, and delivers batches again, late. Reads and Purge pass; no batch is late enough to arrive
 // after a Purge, which would bring its transactions back.
 type Faults struct {
 	store.Store
@@ -152,7 +152,30 @@ func (f *Faults) Release(ctx context.Context, owner string) error {
 	return f.through("release", func() error { return f.Store.Release(ctx, owner) })
 }
 
-func orNone(l []store.Lease, err error) []store.Lease {
+// Transfer implements store.Store.
+func (f *Faults) Transfer(ctx context.Context, leases []store.Lease, to string, ttl time.Duration) (l []store.Lease, err error) {
+	err = f.through("transfer", func() (err error) {
+		l, err = f.Store.Transfer(ctx, leases, to, ttl)
+		return err
+	})
+	return orNone(l, err), err
+}
+
+// Join implements store.Store.
+func (f *Faults) Join(ctx context.Context, m store.Member, ttl time.Duration) (all []store.Member, err error) {
+	err = f.through("join", func() (err error) {
+		all, err = f.Store.Join(ctx, m, ttl)
+		return err
+	})
+	return orNone(all, err), err
+}
+
+// Leave implements store.Store.
+func (f *Faults) Leave(ctx context.Context, name string) error {
+	return f.through("leave", func() error { return f.Store.Leave(ctx, name) })
+}
+
+func orNone[T any](l []T, err error) []T {
 	if err != nil {
 		return nil
 	}

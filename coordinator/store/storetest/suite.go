@@ -48,7 +48,7 @@ type testCase struct {
 func cases() []testCase {
 	var all []testCase
 	for _, group := range [][]testCase{
-		recordCases(), leaseCases(), listCases(), dueCases(), historyCases(), faultCases(), modelCases(),
+		recordCases(), leaseCases(), memberCases(), listCases(), dueCases(), historyCases(), faultCases(), modelCases(),
 	} {
 		all = append(all, group...)
 	}

@@ -83,8 +83,10 @@ func (w *workload) step() {
 		w.commitRandom()
 	case p < 50:
 		w.repeatLate()
-	case p < 55:
+	case p < 53:
 		w.moveLeases()
+	case p < 55:
+		w.giveLeases()
 	case p < 65:
 		w.compareList()
 	case p < 72:
