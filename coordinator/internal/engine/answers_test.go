@@ -117,7 +117,8 @@ func TestWaitIsTold(t *testing.T) {
 func TestCommandReadBeforeAnotherOwnedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newStore()
-		st := &slowLoad{Store: mem}
+		apart := &faulty{Store: mem}
+		st := &slowLoad{Store: apart}
 		r1 := launch(t, st, nil, ok)
 		r1.startSaga("warm-up", steps(1))
 		begin(t, r1, "x", time.Hour)
@@ -126,9 +127,7 @@ func TestCommandReadBeforeAnotherOwnedIt(t *testing.T) {
 		late := make(chan error, 1)
 		go func() { _, err := r1.Commit(t.Context(), "x"); late <- err }()
 		synctest.Wait()
-		if err := mem.Release(t.Context(), r1.cfg.Owner); err != nil {
-			t.Fatal(err)
-		}
+		apart.secede(t, r1)
 		r2 := launch(t, mem, nil, ok)
 		r2.startSaga("elsewhere", steps(1))
 		if _, err := r2.Abort(t.Context(), "x", "me", "no"); err != nil {
@@ -137,6 +136,7 @@ func TestCommandReadBeforeAnotherOwnedIt(t *testing.T) {
 		if err := r2.end(); err != nil {
 			t.Fatal(err)
 		}
+		apart.mute.Store(false)
 		time.Sleep(20 * time.Second) // r1 takes the shards back
 		close(hold)
 		if err := <-late; !errors.Is(err, amendsv1.ErrDecided) {

@@ -208,7 +208,7 @@ func (e *Engine) bulkPage(ctx context.Context, b Bulk, p *BulkProgress, page []s
 			return err
 		}
 		err := e.bulkOne(ctx, b, rec.GID)
-		if errors.Is(err, amendsv1.ErrUnavailable) { // it alone, or everything and the bulk, too?
+		if passing(err) { // it alone, or everything and the bulk, too?
 			if _, err := e.tellBulk(ctx, b.ID, bulkStep{progress: *p}, p.detail()); err != nil {
 				return err
 			}
@@ -257,10 +257,28 @@ func (e *Engine) bulkOne(ctx context.Context, b Bulk, gid string) error {
 	_, id, _ := wire.SplitBulk(b.ID)
 	c := Command{Verb: b.Verb, GID: gid, Reason: b.Reason, Actor: b.Actor, RequestID: "bulk/" + id}
 	for attempt := 1; ; attempt++ {
-		_, err := e.Act(ctx, c)
-		if !errors.Is(err, amendsv1.ErrUnavailable) || attempt == bulkPatience {
+		err := e.actAnywhere(ctx, c)
+		if !passing(err) || attempt == bulkPatience {
 			return err
 		}
 		pause(ctx, time.Second)
 	}
+}
+
+// actAnywhere has a command carried out by whoever owns its transaction.
+func (e *Engine) actAnywhere(ctx context.Context, c Command) error {
+	_, err := e.Act(ctx, c)
+	if !errors.Is(err, amendsv1.ErrNotOwner) || e.cfg.Remote == nil {
+		return err
+	}
+	owner, here := e.Route(c.GID)
+	if here || owner.Address == "" {
+		return err // on its way
+	}
+	return e.cfg.Remote(ctx, owner, c)
+}
+
+// passing says whether what failed is worth another attempt.
+func passing(err error) bool {
+	return errors.Is(err, amendsv1.ErrUnavailable) || errors.Is(err, amendsv1.ErrNotOwner)
 }

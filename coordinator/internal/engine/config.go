@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,10 +18,17 @@ type Config struct {
 	// Owner names this engine in leases; it must be unique among engines that
 	// ever ran on the store. Default: a UUID.
 	Owner string
-	// Workers is how many goroutines share the shards. Default 2.
+	// Address is where other members and clients reach this engine's services,
+	// host:port; Version that of its program. Both are told to the others.
+	// Default: nowhere, and none.
+	Address, Version string
+	// Workers is how many goroutines share the shards, each with commits of its
+	// own. One makes the largest batches; several help where the database takes
+	// long to commit and has cores to spare. Default 1.
 	Workers int
 	// LeaseTTL is how long shards stay ours without a renewal, and so how long
-	// a crash of ours delays their transactions. Default 10 s.
+	// a crash of ours delays their transactions, but for a second. Members of a
+	// cluster should have the same. Default 10 s.
 	LeaseTTL time.Duration
 	// MaxLive bounds the transactions in memory that were started here. A start
 	// over it is refused with ErrOverloaded. So is a start (or a try) that names
@@ -45,8 +53,8 @@ type Config struct {
 	// Retention is how long finished transactions are kept. Default 7 days;
 	// negative: for ever.
 	Retention time.Duration
-	// DrainTimeout bounds the wait for calls under way at the end of Run.
-	// Default 5 s.
+	// DrainTimeout bounds the end of Run, twice: the time in which shards go
+	// over to other members, and then the wait for calls under way. Default 5 s.
 	DrainTimeout time.Duration
 	// Observers are told of every transition once it is durable, with its audit
 	// events; not of one whose answer was lost with the coordinator. They are
@@ -57,6 +65,10 @@ type Config struct {
 	// committed with it, to the store's outbox. It is called before the commit,
 	// which may fail, and must not block. nil: nothing.
 	Announce func(rec store.Record, events []store.Event) []store.Message
+	// Remote carries out a command at the member that owns its transaction, and
+	// returns what Act returns there. Bulks need it where there are several
+	// members. nil: what is not owned here counts as failed.
+	Remote func(ctx context.Context, owner store.Member, c Command) error
 	// Logger takes what operators should know. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -94,7 +106,7 @@ func (c *Config) withDefaults() (Config, error) {
 	notNegative("SweepInterval", int64(out.SweepInterval))
 	notNegative("DrainTimeout", int64(out.DrainTimeout))
 	orDefault(&out.Owner, uuid.NewString())
-	orDefault(&out.Workers, 2)
+	orDefault(&out.Workers, 1)
 	orDefault(&out.LeaseTTL, 10*time.Second)
 	orDefault(&out.MaxLive, 100_000)
 	orDefault(&out.StallAfter, time.Minute)

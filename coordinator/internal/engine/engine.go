@@ -38,8 +38,9 @@ type Engine struct {
 	started    *room       // for what was started here
 	quotas     *quotas     // of namespaces
 	spans      spans
-	owed       *room         // for what came from the store, which is owed and comes before what is new
-	renew      chan struct{} // wakes the lease loop
+	owed       *room // for what came from the store, which is owed and comes before what is new
+	cluster    *cluster
+	look       chan struct{} // wakes the lease loop
 	ready      chan struct{} // closed when the workers first know what they own
 	draining   atomic.Bool
 	stopped    chan struct{} // closed when the workers have stopped
@@ -57,8 +58,9 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: the store does not answer: %w", err)
 	}
 	e := &Engine{cfg: full, store: st, shardCount: n, meters: newMeters(),
-		bulks: make(chan string, bulkQueueSize),
-		renew: make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
+		bulks:   make(chan string, bulkQueueSize),
+		cluster: newCluster(),
+		look:    make(chan struct{}, 1), ready: make(chan struct{}), stopped: make(chan struct{}),
 		quotas: newQuotas(full.Quota), spans: spans{full.Tracer}, started: newRoom(full.MaxLive), owed: newRoom(owedFactor * full.MaxLive)}
 	for range full.Workers {
 		e.workers = append(e.workers, newWorker(e))
@@ -70,9 +72,10 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Engine, error) {
 // need each other, so one of them comes later.
 func (e *Engine) SetDispatcher(d Dispatcher) { e.dispatcher = d }
 
-// Run drives transactions until ctx ends, then drains: it takes no new work,
-// waits a bounded time for the calls under way, commits what came of them, and
-// gives its leases back. It returns an error when the store was closed under
+// Run drives transactions until ctx ends, then drains: it gives its shards to
+// other members, if there are any, while it still serves; then it takes no new
+// work, waits a bounded time for the calls under way, commits what came of them,
+// and gives its leases back. It returns an error when the store was closed under
 // it. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -84,11 +87,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		g.Go(func() error { return w.sweepLoop(gctx) })
 	}
 	g.Go(func() error { return e.leaseLoop(gctx) })
+	g.Go(func() error { return e.balanceLoop(gctx) })
 	g.Go(func() error { return e.purgeLoop(gctx) })
 	g.Go(func() error { return e.bulkLoop(gctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
+			e.handOverAll(gctx)
 			e.drain(gctx)
 		case <-gctx.Done():
 		}
@@ -105,7 +110,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := e.store.Release(release, e.cfg.Owner); err != nil && !errors.Is(err, store.ErrClosed) {
+	err = errors.Join(e.store.Release(release, e.cfg.Owner), e.store.Leave(release, e.cfg.Owner))
+	if err != nil && !errors.Is(err, store.ErrClosed) {
 		e.cfg.Logger.Warn("amends: leases were not given back and will expire", "err", err)
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 // Errors between a request and its worker.
 var (
 	errStopped   = amendsv1.ErrUnavailable.With("the coordinator is stopping; try again, here or at another one")
-	errElsewhere = amendsv1.ErrUnavailable.With("the transaction's shard is not owned here just now; try again")
+	errElsewhere = amendsv1.ErrNotOwner.With("the transaction's shard is not owned here just now; try again")
 	errPaused    = amendsv1.ErrUnavailable.With("the transaction is paused by an operator; try again when it is resumed")
 	errNotLive   = errors.New("engine: not in memory")
 	errStale     = errors.New("engine: read from the store too long ago")

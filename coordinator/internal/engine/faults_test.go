@@ -21,6 +21,7 @@ import (
 type faulty struct {
 	store.Store
 	cut    atomic.Bool
+	mute   atomic.Bool                                  // it is cut off from what is said about leases
 	commit func(b store.Batch, real func() error) error // nil: the real one
 }
 
@@ -35,11 +36,53 @@ func (f *faulty) Commit(ctx context.Context, b store.Batch) error {
 	return real()
 }
 
+// aboutLeases is the error of what is said about leases, or nil.
+func (f *faulty) aboutLeases() error {
+	switch {
+	case f.cut.Load():
+		return store.ErrClosed
+	case f.mute.Load():
+		return errLost
+	}
+	return nil
+}
+
+func (f *faulty) Join(ctx context.Context, m store.Member, ttl time.Duration) ([]store.Member, error) {
+	if err := f.aboutLeases(); err != nil {
+		return nil, err
+	}
+	return f.Store.Join(ctx, m, ttl)
+}
+
+func (f *faulty) Leases(ctx context.Context) ([]store.Holding, error) {
+	if err := f.aboutLeases(); err != nil {
+		return nil, err
+	}
+	return f.Store.Leases(ctx)
+}
+
 func (f *faulty) Renew(ctx context.Context, owner string, ttl time.Duration) ([]store.Lease, error) {
-	if f.cut.Load() {
-		return nil, store.ErrClosed
+	if err := f.aboutLeases(); err != nil {
+		return nil, err
 	}
 	return f.Store.Renew(ctx, owner, ttl)
+}
+
+func (f *faulty) Leave(ctx context.Context, name string) error {
+	if f.cut.Load() {
+		return store.ErrClosed
+	}
+	return f.Store.Leave(ctx, name)
+}
+
+// secede cuts an engine off and takes away what it has, as if its time had run
+// out. It comes back when mute is false.
+func (f *faulty) secede(t *testing.T, r *running) {
+	t.Helper()
+	f.mute.Store(true)
+	if err := errors.Join(f.Store.Release(t.Context(), r.cfg.Owner), f.Store.Leave(t.Context(), r.cfg.Owner)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (f *faulty) Release(ctx context.Context, owner string) error {
@@ -171,9 +214,7 @@ func TestFencing(t *testing.T) {
 			lost <- err
 		}()
 		synctest.Wait()
-		if err := mem.Release(t.Context(), r1.cfg.Owner); err != nil {
-			t.Fatal(err)
-		}
+		st.secede(t, r1)
 		r2 := launch(t, mem, nil, ok)
 		r2.startSaga("elsewhere", steps(1))
 		slow.Store(false)

@@ -97,12 +97,12 @@ func (r *running) end() error {
 // startSaga starts until the engine owns its shards.
 func (r *running) startSaga(gid string, d *saga.Definition) {
 	r.t.Helper()
-	for {
+	for began := time.Now(); ; {
 		_, _, err := r.StartSaga(r.t.Context(), gid, d, nil)
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, errElsewhere) {
+		if !errors.Is(err, errElsewhere) || time.Since(began) > time.Minute {
 			r.t.Fatalf("start %s: %v", gid, err)
 		}
 		time.Sleep(time.Millisecond)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/coordinator/store/memstore"
 	"github.com/amends-dev/amends/coordinator/store/storetest"
+	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
 )
 
@@ -56,7 +58,7 @@ type simStore struct {
 	store.Store
 	s       *sim
 	cut     atomic.Bool // the coordinator is dead
-	mute    atomic.Bool // leases are not renewed
+	mute    atomic.Bool // it is cut off from what is said about leases
 	commits atomic.Int64
 }
 
@@ -72,12 +74,40 @@ func (f *simStore) Commit(ctx context.Context, b store.Batch) error {
 	return f.through(func() error { return f.Store.Commit(ctx, b) })
 }
 
-func (f *simStore) Renew(ctx context.Context, owner string, ttl time.Duration) (l []store.Lease, err error) {
+func (f *simStore) aboutLeases(call func() error) error {
 	if f.mute.Load() {
-		return nil, errLost
+		return errLost
 	}
-	err = f.through(func() error { l, err = f.Store.Renew(ctx, owner, ttl); return err })
+	return f.through(call)
+}
+
+func (f *simStore) Renew(ctx context.Context, owner string, ttl time.Duration) (l []store.Lease, err error) {
+	err = f.aboutLeases(func() error { l, err = f.Store.Renew(ctx, owner, ttl); return err })
 	return l, err
+}
+
+func (f *simStore) Acquire(ctx context.Context, owner string, ttl time.Duration, n int) (l []store.Lease, err error) {
+	err = f.aboutLeases(func() error { l, err = f.Store.Acquire(ctx, owner, ttl, n); return err })
+	return l, err
+}
+
+func (f *simStore) Leases(ctx context.Context) (all []store.Holding, err error) {
+	err = f.aboutLeases(func() error { all, err = f.Store.Leases(ctx); return err })
+	return all, err
+}
+
+func (f *simStore) Join(ctx context.Context, m store.Member, ttl time.Duration) (all []store.Member, err error) {
+	err = f.aboutLeases(func() error { all, err = f.Store.Join(ctx, m, ttl); return err })
+	return all, err
+}
+
+func (f *simStore) Transfer(ctx context.Context, leases []store.Lease, to string, ttl time.Duration) (l []store.Lease, err error) {
+	err = f.aboutLeases(func() error { l, err = f.Store.Transfer(ctx, leases, to, ttl); return err })
+	return l, err
+}
+
+func (f *simStore) Leave(ctx context.Context, name string) error {
+	return f.through(func() error { return f.Store.Leave(ctx, name) })
 }
 
 func (f *simStore) Release(ctx context.Context, owner string) error {
@@ -108,7 +138,7 @@ func (s *sim) launch(n int) {
 			Seed: s.rnd.Uint64(), LoseRequests: 0.03, LoseReplies: 0.03, Repeat: 0.05})
 		node := &simNode{s: s, st: &simStore{Store: faults, s: s}, done: make(chan error, 1), r: s.fork()}
 		e, err := New(s.t.Context(), node.st, &Config{Logger: slog.New(slog.DiscardHandler), StallAfter: 20 * time.Second,
-			Retention: -1, Observers: []func(store.Record, []store.Event){s.observe}})
+			Address: "here", Remote: s.remote, Retention: -1, Observers: []func(store.Record, []store.Event){s.observe}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -130,6 +160,20 @@ func (s *sim) observe(rec store.Record, _ []store.Event) {
 	if moves && state != txn.Parked && rec.NextAt.IsZero() || !moves && !rec.NextAt.IsZero() {
 		s.t.Errorf("%q is %v, paused %v, and due at %v", rec.GID, state, rec.Paused, rec.NextAt)
 	}
+}
+
+// remote is how bulks reach transactions of other coordinators.
+func (s *sim) remote(ctx context.Context, owner store.Member, c Command) error {
+	s.mu.Lock()
+	nodes := slices.Clone(s.nodes)
+	s.mu.Unlock()
+	for _, n := range nodes {
+		if n.Name() == owner.Name {
+			_, err := n.Act(ctx, c)
+			return err
+		}
+	}
+	return amendsv1.ErrUnavailable.With("nobody is there")
 }
 
 func (s *sim) any(r *rand.Rand) *simNode {

@@ -80,7 +80,7 @@ func (s *sim) insist(r *rand.Rand, ask func(ctx context.Context, n *simNode) err
 		ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 		err := ask(ctx, n)
 		cancel()
-		if !errors.Is(err, amendsv1.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		if !passing(err) && !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 		sleepUpTo(r, 2*time.Second)

@@ -1,24 +1,15 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"time"
 
-	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
-	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
 )
-
-// waitPoll is how often a waiter looks into the store, in case the transition
-// that it waits for happened elsewhere.
-const waitPoll = 2 * time.Second
 
 // answer is what a worker says to a request.
 type answer struct {
@@ -28,147 +19,9 @@ type answer struct {
 	err     error
 }
 
-// StartSaga stores a saga durably, then drives it. A gid that was started
-// before with the same content returns that transaction and created=false;
-// with other content the error is ErrGIDConflict.
-func (e *Engine) StartSaga(ctx context.Context, gid string, d *saga.Definition, labels map[string]string) (store.Record, bool, error) {
-	def, err := d.Encode()
-	if err != nil {
-		return store.Record{}, false, err
-	}
-	m := &sagaMachine{d: d, s: saga.New(d)}
-	return e.start(ctx, e.newRecord(gid, KindSaga, d.Name, def, d.Timeout, labels), m)
-}
-
-// BeginTCC stores a TCC transaction durably. It is idempotent as StartSaga is.
-func (e *Engine) BeginTCC(ctx context.Context, gid string, d *tcc.Definition, labels map[string]string) (store.Record, bool, error) {
-	def, err := d.Encode()
-	if err != nil {
-		return store.Record{}, false, err
-	}
-	m := &tccMachine{d: d, s: tcc.New(d)}
-	return e.start(ctx, e.newRecord(gid, KindTCC, d.Name, def, d.Timeout, labels), m)
-}
-
-func (e *Engine) newRecord(gid, kind, name string, def []byte, timeout time.Duration, labels map[string]string) store.Record {
-	now := stamp(time.Now())
-	rec := store.Record{
-		GID: gid, Shard: e.shardOf(gid), Kind: kind, Name: name, Definition: def, Labels: labels,
-		Digest: digest(kind, def, labels), CreatedAt: now, Namespace: namespaceOf(gid),
-	}
-	if timeout > 0 {
-		rec.Deadline = now.Add(timeout)
-	}
-	return rec
-}
-
-// namespaceOf is what lists find a record by.
-func namespaceOf(key string) string {
-	if namespace, _, bulk := wire.SplitBulk(key); bulk {
-		return wire.BulkNamespace(namespace)
-	}
-	namespace, _ := wire.Split(key)
-	return namespace
-}
-
-// digest tells a repeated start from another one under the same gid.
-func digest(kind string, def []byte, labels map[string]string) []byte {
-	l, _ := json.Marshal(labels) // a map of strings always encodes, sorted by key
-	h := sha256.New()
-	for _, part := range [][]byte{[]byte(kind), def, l} {
-		sum := sha256.Sum256(part)
-		_, _ = h.Write(sum[:]) // never fails
-	}
-	return h.Sum(nil)
-}
-
-func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.Record, bool, error) {
-	if err := e.admit(ctx); err != nil {
-		return store.Record{}, false, err
-	}
-	w := e.workerOf(rec.Shard)
-	for {
-		seq := w.gone.count.Load()
-		prior, err := e.store.Load(ctx, rec.GID)
-		if err == nil {
-			return sameStart(prior, rec)
-		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return store.Record{}, false, unavailable(err)
-		}
-		a, err := ask(ctx, w, func(say func(answer)) { w.start(rec, m, traceOf(ctx), seq, say) })
-		if errors.Is(err, errStale) {
-			continue
-		}
-		return a.rec, a.created, err
-	}
-}
-
-// admit lets requests in between the first lease and the drain.
-func (e *Engine) admit(ctx context.Context) error {
-	select {
-	case <-e.ready:
-	case <-e.stopped:
-		return errStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if e.draining.Load() {
-		return errStopped
-	}
-	return nil
-}
-
-// sameStart answers a start under a gid that is taken.
-func sameStart(prior, rec store.Record) (store.Record, bool, error) {
-	if !bytes.Equal(prior.Digest, rec.Digest) {
-		return store.Record{}, false, amendsv1.ErrGIDConflict.With(
-			"gid %q was started with other content (as %s %q); use another gid, or the same content to get the same transaction",
-			rec.GID, prior.Kind, prior.Name)
-	}
-	return prior, false, nil
-}
-
-func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, say func(answer)) {
-	if t := w.txs[rec.GID]; t != nil {
-		t.afterDurable(func(now store.Record, err error) {
-			if err == nil {
-				now, _, err = sameStart(now, rec)
-			}
-			say(answer{rec: now, err: err})
-		})
-		return
-	}
-	sh := w.shards[rec.Shard]
-	switch {
-	case sh == nil:
-		say(answer{err: errElsewhere})
-	case seq < sh.since || !w.gone.current(rec.GID, seq):
-		say(answer{err: errStale})
-	default:
-		if err := w.admits(rec, m); err != nil {
-			say(answer{err: err})
-			return
-		}
-		t := &tx{rec: rec, m: m, trace: trace, fresh: true, gotOn: true, since: time.Now()}
-		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
-		if err := t.note("started", d, rec.CreatedAt); err != nil {
-			say(answer{err: err})
-			return
-		}
-		if err := w.e.quotas.take(&t.rec, time.Now()); err != nil {
-			w.e.meters.refused.Add(refusedQuota)
-			say(answer{err: err})
-			return
-		}
-		w.adopt(t, w.e.started)
-		w.touch(t)
-		t.afterDurable(func(rec store.Record, err error) { say(answer{rec: rec, created: true, err: err}) })
-	}
-}
-
 // Try registers a branch durably, has its try called, and waits for the answer.
-// A try that was refused or that came too late says so by its error.
+// A try that was refused or that came too late says so by its error. One that
+// is repeated with the same content is answered as the first is or was.
 func (e *Engine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, error) {
 	a, err := e.command(ctx, gid, func(w *worker, t *tx, say func(answer)) {
 		w.expire(t, time.Now())
@@ -180,7 +33,7 @@ func (e *Engine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, err
 			say(answer{err: err})
 			return
 		}
-		if err := w.apply(t, tcc.Try{Branch: b}, ""); err != nil {
+		if err := w.apply(t, tcc.Try{Branch: b}, ""); err != nil && !(errors.Is(err, tcc.ErrDecided) && t.hasTried(b)) {
 			w.sayDurable(t, say, refusal(gid, t.m, err))
 			return
 		}
@@ -277,6 +130,9 @@ func (e *Engine) command(ctx context.Context, gid string, fn func(w *worker, t *
 // was read for it.
 func (w *worker) find(gid string, prior *store.Record, seq uint64) (*tx, error) {
 	if t := w.txs[gid]; t != nil {
+		if w.shards[t.rec.Shard].shut() {
+			return nil, errElsewhere
+		}
 		return t, nil
 	}
 	if prior == nil {
@@ -299,65 +155,13 @@ func ask(ctx context.Context, w *worker, fn func(say func(answer))) (answer, err
 	}
 	select {
 	case a := <-ch:
+		if errors.Is(a.err, errElsewhere) {
+			w.e.lookNow() // maybe it is ours by now
+		}
 		return a, a.err
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
 	case <-w.e.stopped:
 		return answer{}, errStopped
 	}
-}
-
-// Get returns a transaction as the store has it.
-func (e *Engine) Get(ctx context.Context, gid string) (store.Record, error) {
-	rec, err := e.store.Load(ctx, gid)
-	switch {
-	case err == nil:
-		return rec, nil
-	case errors.Is(err, store.ErrNotFound):
-		return rec, notFound(gid)
-	}
-	return rec, unavailable(err)
-}
-
-// Wait returns a transaction once it has finished or is parked, or the
-// context's error.
-func (e *Engine) Wait(ctx context.Context, gid string) (store.Record, error) {
-	changed, done := e.watch.subscribe(gid)
-	defer done()
-	poll := time.NewTicker(waitPoll)
-	defer poll.Stop()
-	rec, err := e.Get(ctx, gid)
-	for err == nil && !settled(rec) {
-		select {
-		case rec = <-changed:
-		case <-poll.C:
-			rec, err = e.Get(ctx, gid)
-		case <-ctx.Done():
-			return rec, ctx.Err()
-		case <-e.stopped:
-			return rec, errStopped
-		}
-	}
-	return rec, err
-}
-
-func settled(rec store.Record) bool {
-	s := txn.State(rec.State)
-	return s.Finished() || s == txn.Parked
-}
-
-// Changed returns a channel that holds a value after each durable transition of
-// a transaction on this engine, and a function that gives it back. It is a
-// hint: a transition elsewhere is not told.
-func (e *Engine) Changed(gid string) (<-chan store.Record, func()) {
-	return e.watch.subscribe(gid)
-}
-
-// unavailable is a store's error as callers see it: something to try again. A
-// context's own error stays what it is.
-func unavailable(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return amendsv1.ErrUnavailable.With("the store does not answer: %v", err)
 }

@@ -44,7 +44,7 @@ type meters struct {
 	commit *meter.Histogram // seconds
 	batch  *meter.Histogram // transactions
 
-	stalled, commitErrors, acquired, lost atomic.Uint64
+	stalled, commitErrors, acquired, lost, given atomic.Uint64
 }
 
 func newMeters() *meters {
@@ -113,6 +113,7 @@ type Stats struct {
 	CommitErrors uint64                   // attempts that failed and were repeated
 	Acquired     uint64                   // shards that were taken
 	Lost         uint64                   // shards that others took away
+	Given        uint64                   // shards that were handed over to others
 	Shards       int                      // of the store, whoever owns them
 	Live, Owed   int                      // in memory: started here, taken over from the store
 	Limit        int                      // of Live
@@ -127,7 +128,7 @@ func (e *Engine) Stats() Stats {
 		Started: m.started.All(), Finished: m.finished.All(), Stalled: m.stalled.Load(), Verbs: m.verbs.All(),
 		Refused: m.refused.All(), Bulk: m.bulk.All(),
 		Commit: m.commit.Snapshot(), Batch: m.batch.Snapshot(), CommitErrors: m.commitErrors.Load(),
-		Acquired: m.acquired.Load(), Lost: m.lost.Load(), Shards: e.shardCount,
+		Acquired: m.acquired.Load(), Lost: m.lost.Load(), Given: m.given.Load(), Shards: e.shardCount,
 		Live: e.started.count(), Owed: e.owed.count(), Limit: e.cfg.MaxLive, Waiting: e.waitingFor(),
 		Quotas: e.quotas.all(),
 	}

@@ -154,7 +154,7 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 		}
 		t, err := w.load(rec, seq)
 		if err != nil {
-			if !errors.Is(err, errStale) {
+			if !errors.Is(err, errStale) && !errors.Is(err, errElsewhere) {
 				w.log.Error("amends: a transaction cannot be loaded; the others go on", "gid", rec.GID, "err", err)
 			}
 			continue
@@ -177,7 +177,7 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
 	sh := w.shards[rec.Shard]
 	switch {
-	case sh == nil:
+	case sh.shut():
 		return nil, errElsewhere
 	case seq < sh.since || !w.gone.current(rec.GID, seq):
 		return nil, errStale

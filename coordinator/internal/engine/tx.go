@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -224,6 +225,21 @@ func (t *tx) dismiss(err error) {
 		w.answer(nil, err)
 	}
 	t.tries = nil
+}
+
+// hasTried reports whether a branch of that content is registered, so that its
+// outcome is recorded or on its way.
+func (t *tx) hasTried(b tcc.Branch) bool {
+	m, ok := t.m.(*tccMachine)
+	if !ok {
+		return false
+	}
+	i := m.s.Find(b.Name)
+	if i < 0 {
+		return false
+	}
+	was := &m.s.Branches[i].Branch
+	return was.Action == b.Action && bytes.Equal(was.Payload, b.Payload) && was.Retry == b.Retry
 }
 
 func tryAnswer(s tcc.State, name string) (reply []byte, err error, answered bool) {

@@ -43,10 +43,15 @@ func (w *watch) remove(gid string, ch chan store.Record) {
 	}
 }
 
-func (w *watch) publish(rec store.Record) {
+// lose tells those who asked about gid that its shard has left.
+func (w *watch) lose(gid string) { w.tell(gid, store.Record{}) }
+
+func (w *watch) publish(rec store.Record) { w.tell(rec.GID, rec) }
+
+func (w *watch) tell(gid string, rec store.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, ch := range w.subs[rec.GID] {
+	for _, ch := range w.subs[gid] {
 		select {
 		case <-ch: // the latest wins
 		default:

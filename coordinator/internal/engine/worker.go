@@ -28,6 +28,7 @@ type worker struct {
 	batches chan *batch   // to the committer
 	kick    chan struct{} // to the sweeper: look now
 
+	given    map[int]int64 // shards on their way to another owner, with our epoch
 	gone     departures
 	aside    map[string]bool // services for which transactions were left to the store
 	draining bool            // no call goes out any more
@@ -38,7 +39,15 @@ type shard struct {
 	epoch int64
 	since uint64 // the departure count when it was acquired
 	swept bool   // everything due has been loaded since it was acquired
+
+	leaving bool  // it is being given away: no call goes out
+	closed  bool  // and nothing changes any more
+	answers []*tx // of which calls are under way, that are waited for before it closes
 }
+
+// shut reports whether nothing of a shard may change: it is not ours, or as good
+// as not.
+func (s *shard) shut() bool { return s == nil || s.closed }
 
 // departures numbers the transactions that left a worker's memory, so that a
 // record read from the store is known to be current: it is when nothing left
@@ -70,6 +79,7 @@ func newWorker(e *Engine) *worker {
 		e: e, log: e.cfg.Logger,
 		inbox:   make(chan func(), inboxSize),
 		shards:  map[int]*shard{},
+		given:   map[int]int64{},
 		txs:     map[string]*tx{},
 		rnd:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), // jitter, nothing secret
 		batches: make(chan *batch),
@@ -136,7 +146,7 @@ func (w *worker) armTimer(timer *time.Timer) {
 // wakeDue deals with the transactions whose time has come.
 func (w *worker) wakeDue(now time.Time) {
 	for t := w.timers.pop(now); t != nil; t = w.timers.pop(now) {
-		if w.txs[t.rec.GID] != t {
+		if w.txs[t.rec.GID] != t || w.shards[t.rec.Shard].shut() {
 			continue
 		}
 		w.expire(t, now)
@@ -188,7 +198,8 @@ func (w *worker) act(t *tx, now time.Time) {
 		t.schedule(now, w.rnd.Float64)
 	}
 	t.answerTries()
-	if w.shards[t.rec.Shard] == nil {
+	sh := w.shards[t.rec.Shard]
+	if sh == nil {
 		w.forget(t)
 		return
 	}
@@ -203,7 +214,7 @@ func (w *worker) act(t *tx, now time.Time) {
 		w.leave(t)
 		return
 	}
-	if w.draining {
+	if w.draining || sh.leaving {
 		return // what is due stays in the store for whoever comes next
 	}
 	if w.setsAside(t) {
@@ -267,7 +278,7 @@ func (w *worker) sleeps(t *tx, wake, now time.Time) bool {
 // outcome takes what dispatch delivers.
 func (w *worker) outcome(o dispatch.Outcome) {
 	t := w.txs[o.GID]
-	if t == nil {
+	if t == nil || w.shards[t.rec.Shard].shut() {
 		return // finished, parked or not ours: nothing waits for it
 	}
 	if err := w.apply(t, o.Replied, ""); err != nil {
