@@ -13,29 +13,20 @@ package coordinator
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"net"
 	"time"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/amends-dev/amends/coordinator/auth"
 	"github.com/amends-dev/amends/coordinator/internal/api"
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/coordinator/internal/engine"
+	"github.com/amends-dev/amends/coordinator/internal/forward"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 )
@@ -51,10 +42,23 @@ const maxHeaders = 64 << 10
 type Config struct {
 	// Name tells coordinators apart in logs. Default: "coordinator".
 	Name string
-	// Workers is how many goroutines share the shards. Default 2.
+	// Address is where Serve, or a server with Register, is reached by the other
+	// coordinators on the store and by clients, as host:port. Default: nowhere:
+	// the coordinator serves in its process, or as the only one of its store.
+	Address string
+	// ClusterTLS is how the other coordinators on the store are dialled. Default:
+	// in plaintext.
+	ClusterTLS *tls.Config
+	// Version is that of the program, for people who look at the cluster. At most
+	// 255 bytes. Default: none.
+	Version string
+	// Workers is how many goroutines share the shards, each with commits of its
+	// own. One makes the largest batches; several help where the database takes
+	// long to commit and has cores to spare. Default 1.
 	Workers int
 	// LeaseTTL is how long a crash of this coordinator delays its transactions
-	// on a store that others can open. Default 10 s.
+	// on a store that others can open, but for a second. All coordinators on a
+	// store should have the same. Default 10 s.
 	LeaseTTL time.Duration
 	// MaxLive bounds the unfinished transactions in memory; a start over it is
 	// refused with sdk.ErrOverloaded and a delay. Default 100,000.
@@ -69,8 +73,9 @@ type Config struct {
 	// Retention is how long finished transactions are kept for audit. Default
 	// 7 days; negative: for ever.
 	Retention time.Duration
-	// DrainTimeout bounds the wait for calls under way when Run ends. Default
-	// 5 s.
+	// DrainTimeout bounds each part of the end of Run: other coordinators take
+	// the shards, requests under way are answered, calls under way are, too.
+	// Default 5 s.
 	DrainTimeout time.Duration
 	// Observers are told of every transition once it is durable, with its audit
 	// events; not of one whose answer was lost with the coordinator. They hold
@@ -107,8 +112,12 @@ type Coordinator struct {
 	engine *engine.Engine
 	hub    *dispatch.Hub
 	api    *api.Server
+	seal   *auth.Seal
+	front  *forward.Forwarder
 	own    *inProcess // whoever uses it is trusted
 	guest  *inProcess // whoever uses it is asked for credentials
+
+	serves serves
 }
 
 // New makes a coordinator on a store, which stays the caller's to close, after
@@ -131,18 +140,17 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 		c.cfg.TracerProvider = otel.GetTracerProvider()
 	}
 	owner := c.cfg.Name + "-" + uuid.NewString()[:8] // unique: leases are held by it
-	eng, err := engine.New(ctx, st, &engine.Config{
-		Owner: owner, Quota: c.quota(), Tracer: c.cfg.TracerProvider.Tracer(tracerName), StallAfter: c.cfg.StallAfter, Observers: c.cfg.Observers, Announce: c.cfg.Announce, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL, MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention,
-		DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
-	})
+	eng, err := engine.New(ctx, st, c.engineConfig(owner))
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
 	c.engine = eng
 	c.hub = dispatch.New(eng.Outcome, &dispatch.Config{Name: c.cfg.Name, Logger: c.cfg.Logger})
 	eng.SetDispatcher(c.hub)
+	c.seal = auth.NewSeal(owner, st.Secret)
+	c.front = c.newFront(owner)
 	c.api, err = api.New(eng, st, c.hub.Offers, &api.Config{
-		MaxPayload: c.cfg.MaxPayload, Owner: owner, Caller: caller, Services: c.hub.Services, Logger: c.cfg.Logger,
+		MaxPayload: c.cfg.MaxPayload, Owner: owner, Cluster: eng, Caller: caller, Services: c.hub.Services, Logger: c.cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
@@ -154,6 +162,15 @@ func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error)
 		return nil, err
 	}
 	return c, nil
+}
+
+func (c *Coordinator) engineConfig(owner string) *engine.Config {
+	return &engine.Config{
+		Owner: owner, Address: c.cfg.Address, Version: c.cfg.Version, Remote: c.remote,
+		Quota: c.quota(), Tracer: c.cfg.TracerProvider.Tracer(tracerName), StallAfter: c.cfg.StallAfter,
+		Observers: c.cfg.Observers, Announce: c.cfg.Announce, Workers: c.cfg.Workers, LeaseTTL: c.cfg.LeaseTTL,
+		MaxLive: c.cfg.MaxLive, Retention: c.cfg.Retention, DrainTimeout: c.cfg.DrainTimeout, Logger: c.cfg.Logger,
+	}
 }
 
 // quota is what the engine asks.
@@ -168,123 +185,23 @@ func (c *Coordinator) quota() func(namespace string) engine.Quota {
 	}
 }
 
-// Run drives transactions and serves Conn until ctx ends. Then it drains: new
-// work is refused as unavailable, calls under way get DrainTimeout to be
-// answered, and leases are given back. It returns an error only when the store
-// was closed under it or was taken away. A coordinator runs once.
-func (c *Coordinator) Run(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
-	own, guest := c.newServer(), c.newServer(grpc.UnaryInterceptor(auth.CarriedUnary), grpc.StreamInterceptor(auth.CarriedStream))
-	c.register(auth.InProcess().Registrar(own))
-	c.Register(guest)
-	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
-	g.Go(func() error { return ignoreStopped(guest.Serve(c.guest.lis)) })
-	g.Go(func() error {
-		defer c.hub.Close()
-		err := c.engine.Run(ctx)
-		own.Stop()
-		guest.Stop()
-		return errors.Join(err, c.own.conn.Close(), c.guest.conn.Close())
-	})
-	_ = gctx // the goroutines end each other; none waits for the group's context
-	return g.Wait()
-}
-
-// Conn is a connection to this coordinator that stays in the process. Whoever
-// uses it is trusted: it has every role, and its subject is "in-process". It
-// works while Run does.
-func (c *Coordinator) Conn() grpc.ClientConnInterface { return c.own.conn }
-
-// GuardedConn is like Conn, but Config.Auth stands before it: for gateways in
-// the process that pass on requests of others, with their credentials: tokens
-// as metadata, and certificates by auth.ClientCertificates.
-func (c *Coordinator) GuardedConn() grpc.ClientConnInterface { return auth.Carry(c.guest.conn) }
-
 // Register adds the coordinator's services, with Config.Auth before them, to a
 // gRPC server of the caller's, which should have been given
 // grpc.MaxRecvMsgSize(c.MaxMessageSize()).
-func (c *Coordinator) Register(r grpc.ServiceRegistrar) { c.register(c.cfg.Auth.Registrar(r)) }
+func (c *Coordinator) Register(r grpc.ServiceRegistrar) {
+	c.register(c.cfg.Auth.Trusting(c.seal).Registrar(r))
+}
 
+// register adds the services to r, which puts a Guard before them.
 func (c *Coordinator) register(r grpc.ServiceRegistrar) {
-	c.api.Register(r)
+	forwarding := c.front.Registrar(r)
+	c.api.Register(forwarding)
 	amendsv1.RegisterParticipantServiceServer(r, attendance{hub: c.hub})
 }
 
 // MaxMessageSize is the largest message that the services should let in, in
 // bytes: with less, what is too large is refused without saying which limit.
 func (c *Coordinator) MaxMessageSize() int { return c.api.MaxMessageSize() }
-
-// Serve answers on lis, with health and reflection, until ctx ends; then it
-// lets requests under way finish for a moment. It closes lis. Run must be
-// running beside it.
-func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
-	opts := []grpc.ServerOption{grpc.MaxHeaderListSize(maxHeaders)}
-	if c.cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
-	}
-	srv := c.newServer(opts...)
-	c.Register(srv)
-	guarded := c.cfg.Auth.Registrar(srv)
-	checks := health.NewServer()
-	healthpb.RegisterHealthServer(guarded, checks)
-	reflection.Register(struct {
-		grpc.ServiceRegistrar
-		reflection.ServiceInfoProvider
-	}{guarded, srv})
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ignoreStopped(srv.Serve(lis)) })
-	g.Go(func() error {
-		<-gctx.Done()
-		checks.Shutdown()
-		stopGently(srv, c.drainTimeout())
-		return nil
-	})
-	return g.Wait()
-}
-
-func (c *Coordinator) drainTimeout() time.Duration {
-	if c.cfg.DrainTimeout > 0 {
-		return c.cfg.DrainTimeout
-	}
-	return 5 * time.Second
-}
-
-func (c *Coordinator) newServer(opts ...grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(c.MaxMessageSize()))...)
-}
-
-// inProcess is a connection that needs no network.
-type inProcess struct {
-	lis  *bufconn.Listener
-	conn *grpc.ClientConn
-}
-
-func newInProcess() (*inProcess, error) {
-	p := &inProcess{lis: bufconn.Listen(1 << 20)}
-	conn, err := grpc.NewClient("passthrough:///in-process",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.lis.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
-	if err != nil {
-		return nil, fmt.Errorf("coordinator: %w", err)
-	}
-	p.conn = conn
-	return p, nil
-}
-
-// stopGently waits for requests under way, but not for streams that never end.
-func stopGently(srv *grpc.Server, limit time.Duration) {
-	timer := time.AfterFunc(limit, srv.Stop)
-	defer timer.Stop()
-	srv.GracefulStop()
-}
-
-func ignoreStopped(err error) error {
-	if errors.Is(err, grpc.ErrServerStopped) {
-		return nil
-	}
-	return err
-}
 
 // attendance is the participants' service: the hub's, under gRPC's name.
 type attendance struct {

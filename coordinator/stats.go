@@ -37,6 +37,16 @@ type Stats struct {
 	MaxLive      int                  // the limit of Live
 	Services     map[string]ServiceStats
 	Quotas       map[string]QuotaStats // of namespaces that have one and have used it
+	Forwarded    Forwarded
+}
+
+// Forwarded is what became of requests that belonged to another coordinator on
+// the store.
+type Forwarded struct {
+	Sent     uint64 // to other coordinators, repetitions included
+	Repeated uint64 // because their shard's owner was not known, not reached, or another one
+	Failed   uint64 // found no owner in time
+	Refused  uint64 // came here with a header that no coordinator of this store has made, or for another request
 }
 
 // QuotaStats is what a namespace takes of its auth.Quota.
@@ -82,6 +92,8 @@ func (c *Coordinator) Stats() Stats {
 		Acquired: e.Acquired, Lost: e.Lost, Shards: e.Shards, Live: e.Live, Owed: e.Owed, MaxLive: e.Limit,
 		Services: services(d.Services, e.Waiting), Quotas: map[string]QuotaStats{},
 	}
+	f := c.front.Stats()
+	s.Forwarded = Forwarded{Sent: f.Sent, Repeated: f.Repeated, Failed: f.Failed, Refused: c.seal.Refused()}
 	for namespace, u := range e.Quotas {
 		s.Quotas[namespace] = QuotaStats{auth.Quota{Live: u.Live, StartsPerSecond: u.Rate, Burst: u.Burst}, u.Now, u.Refused}
 	}

@@ -50,10 +50,15 @@ type Guard struct {
 	who       Authenticator
 	limits    *limits
 	payloads  func() Payloads // nil: everybody is shown all
+	seal      *Seal           // nil: no member of a cluster is believed
 	log       *slog.Logger
+	logs      *logLimit
+}
 
-	mu   sync.Mutex
-	logs bucket
+// logLimit counts what is written to the log.
+type logLimit struct {
+	mu sync.Mutex
+	bucket
 }
 
 // New makes a Guard that asks who for the identity behind each request.
@@ -78,7 +83,9 @@ func New(who Authenticator, cfg *Config) (*Guard, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Guard{who: who, limits: newLimits(c.Rate, c.Streams), payloads: c.payloads(who), log: c.Logger}, errors.Join(errs...)
+	return &Guard{
+		who: who, limits: newLimits(c.Rate, c.Streams), payloads: c.payloads(who), log: c.Logger, logs: &logLimit{},
+	}, errors.Join(errs...)
 }
 
 func (c *Config) payloads(who Authenticator) func() Payloads {
@@ -94,19 +101,19 @@ func (c *Config) payloads(who Authenticator) func() Payloads {
 // Open returns a Guard that asks nobody: every caller has every role, and an
 // empty subject.
 func Open() *Guard {
-	return &Guard{everybody: &Caller{Identity: *everybody("")}}
+	return &Guard{everybody: &Caller{Identity: *everybody("")}, logs: &logLimit{}}
 }
 
 // InProcess returns a Guard for callers of the coordinator's own process, who
 // have every role and the subject "in-process".
 func InProcess() *Guard {
-	return &Guard{everybody: &Caller{Identity: *everybody(inProcess), Authenticated: true}}
+	return &Guard{everybody: &Caller{Identity: *everybody(inProcess), Authenticated: true}, logs: &logLimit{}}
 }
 
 // Unary is a grpc.UnaryServerInterceptor. It should stand inside of those that
 // count, trace and log, so that they see what it refuses.
 func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx, err := g.enter(ctx, info.FullMethod, req)
+	ctx, _, err := g.enter(ctx, info.FullMethod, req)
 	if err != nil {
 		return nil, err
 	}
@@ -118,12 +125,12 @@ func (g *Guard) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 // Stream is a grpc.StreamServerInterceptor. It asks again every minute whether
 // the stream's credentials are still good, and ends it when they are not.
 func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, err := g.enter(ss.Context(), info.FullMethod, nil)
+	ctx, said, err := g.enter(ss.Context(), info.FullMethod, nil)
 	if err != nil {
 		return err
 	}
-	s := &stream{ServerStream: ss, guard: g, method: info.FullMethod, ctx: ctx, checked: time.Now()}
-	if caller, _ := FromContext(ctx); g.everybody == nil && !rules[s.method].public {
+	s := &stream{ServerStream: ss, guard: g, method: info.FullMethod, ctx: ctx, checked: time.Now(), said: said}
+	if caller, _ := FromContext(ctx); said == nil && g.everybody == nil && !rules[s.method].public {
 		release, err := g.limits.stream(caller.Subject)
 		if err != nil {
 			return err
@@ -133,28 +140,42 @@ func (g *Guard) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	return next(srv, s)
 }
 
-// enter returns the context of a request that is let in.
-func (g *Guard) enter(ctx context.Context, method string, req any) (context.Context, error) {
+// enter returns the context of a request that is let in, and what a member of
+// the cluster says of it, if one has forwarded it. The request is nil while it is
+// yet to be read.
+func (g *Guard) enter(ctx context.Context, method string, req any) (context.Context, *sealed, error) {
 	rule, listed := rules[method]
 	if !listed {
-		return nil, amendsv1.ErrPermission.With("%s is nobody's to call", short(method))
+		return nil, nil, amendsv1.ErrPermission.With("%s is nobody's to call", short(method))
 	}
 	if rule.public {
-		return ctx, nil
+		return ctx, nil, nil
 	}
+	in, said, err := g.vouched(ctx, method)
+	switch {
+	case err == nil && said == nil:
+		in, err = g.ask(ctx, method, req)
+	case err == nil && req != nil:
+		err = g.ofRequest(in, method, said, req)
+	}
+	if err != nil {
+		g.refused(ctx, method, err)
+		return nil, nil, err
+	}
+	return in, said, nil
+}
+
+// ask lets in who has credentials, and no more often than they may.
+func (g *Guard) ask(ctx context.Context, method string, req any) (context.Context, error) {
 	id, err := g.identify(ctx)
 	if err == nil && g.everybody == nil {
 		err = g.limits.request(id.Subject)
 	}
-	var caller Caller
-	if err == nil {
-		caller, err = g.authorise(ctx, id, method, req)
-	}
 	if err != nil {
-		g.refused(ctx, method, err)
 		return nil, err
 	}
-	return NewContext(ctx, caller), nil
+	caller, err := g.authorise(ctx, id, method, req)
+	return NewContext(ctx, caller), err
 }
 
 // identify finds out who calls.
@@ -189,26 +210,31 @@ func (g *Guard) authorise(ctx context.Context, id *Identity, method string, req 
 		return Caller{}, err
 	}
 	c := Caller{Identity: *id, Namespace: namespace, Authenticated: g.everybody == nil || g.everybody.Authenticated}
-	rule := rules[method]
-	if err := allow(c, method, rule.roles); err != nil {
+	if err := allow(c, method, rules[method].roles); err != nil {
 		return Caller{}, err
 	}
+	return c, allowRequest(c, method, req)
+}
+
+// allowRequest is about what one request needs beside its method's roles.
+func allowRequest(c Caller, method string, req any) error {
+	rule := rules[method]
 	if rule.request == nil {
-		return c, nil
+		return nil
 	}
 	if roles := rule.request(req); roles != nil {
-		err = allow(c, method, roles)
+		return allow(c, method, roles)
 	}
-	return c, err
+	return nil
 }
 
 func (g *Guard) refused(ctx context.Context, method string, err error) {
 	if g.log == nil || ctx.Err() != nil {
 		return
 	}
-	g.mu.Lock()
+	g.logs.mu.Lock()
 	wait := g.logs.take(time.Now(), logRate)
-	g.mu.Unlock()
+	g.logs.mu.Unlock()
 	if wait == 0 {
 		g.log.WarnContext(ctx, "auth: refused", "method", method, "peer", peerOf(ctx), "err", err)
 	}

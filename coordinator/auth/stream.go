@@ -21,10 +21,12 @@ type stream struct {
 	guard  *Guard
 	method string
 	ctx    context.Context // with the Caller
+	said   *sealed         // of one that a member forwards; nil: it came from its caller
 
 	mu      sync.Mutex
 	service string // that it answers for, after its hello
 	checked time.Time
+	opened  bool // its first message was what the member said
 }
 
 // Context carries the Caller.
@@ -36,6 +38,9 @@ func (s *stream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
+	if s.said != nil {
+		return s.forwarded(m)
+	}
 	if attend, ok := m.(*amendsv1.AttendRequest); ok && attend.GetHello() != nil {
 		if err := s.hello(attend.GetHello().GetService()); err != nil {
 			s.guard.refused(s.ctx, s.method, err)
@@ -43,6 +48,22 @@ func (s *stream) RecvMsg(m any) error {
 		}
 	}
 	return s.recheck()
+}
+
+// forwarded sees that the one message of a stream that a member forwards is the
+// one that it vouches for. That member rechecks its caller.
+func (s *stream) forwarded(m any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened {
+		return amendsv1.ErrUnauthenticated.With("a forwarded stream has one request")
+	}
+	if err := s.guard.ofRequest(s.ctx, s.method, s.said, m); err != nil {
+		s.guard.refused(s.ctx, s.method, err)
+		return err
+	}
+	s.opened = true
+	return nil
 }
 
 // SendMsg sends nothing to whom it should no longer go.
@@ -63,7 +84,7 @@ func (s *stream) hello(service string) error {
 // recheck asks, from time to time, whether the caller would be let in now. That
 // it cannot be told just now ends no stream.
 func (s *stream) recheck() error {
-	if s.guard.everybody != nil || rules[s.method].public {
+	if s.said != nil || s.guard.everybody != nil || rules[s.method].public {
 		return nil
 	}
 	s.mu.Lock()

@@ -53,6 +53,9 @@ var rules = map[string]rule{
 
 	amendsv1.ClusterService_GetOverview_FullMethodName:      read,
 	amendsv1.ClusterService_GetCluster_FullMethodName:       read,
+	amendsv1.ClusterService_ListMembers_FullMethodName:      known,
+	amendsv1.ClusterService_DrainMember_FullMethodName:      act,
+	amendsv1.ClusterService_UndrainMember_FullMethodName:    act,
 	amendsv1.ClusterService_ListParticipants_FullMethodName: read,
 	amendsv1.ClusterService_WhoAmI_FullMethodName:           known,
 

@@ -37,6 +37,9 @@ const wanted = `
 /amends.v1.AdminService/WatchTransaction                             vob
 /amends.v1.ClusterService/GetOverview                                vob
 /amends.v1.ClusterService/GetCluster                                 vob
+/amends.v1.ClusterService/ListMembers                                vobs
+/amends.v1.ClusterService/DrainMember                                ob
+/amends.v1.ClusterService/UndrainMember                              ob
 /amends.v1.ClusterService/ListParticipants                           vob
 /amends.v1.ClusterService/WhoAmI                                     vobs
 /amends.v1.OperatorService/RetryNow                                  ob

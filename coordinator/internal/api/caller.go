@@ -42,7 +42,7 @@ func (s *Server) caller(ctx context.Context) (Caller, error) {
 			WithMetadata("field", amendsv1.NamespaceHeader)
 	}
 	if c.Subject == "" {
-		c.Subject = address(ctx)
+		c.Subject = Address(ctx)
 	}
 	return c, nil
 }
@@ -56,9 +56,9 @@ func (s *Server) key(ctx context.Context, gid string) (string, error) {
 	return wire.Key(c.Namespace, gid), checkGID(gid)
 }
 
-// address is where a caller calls from: without authentication it is all that
+// Address is where a caller calls from: without authentication it is all that
 // is known of them. A gateway in this process names its own peer last.
-func address(ctx context.Context) string {
+func Address(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr == nil {
 		return "unknown"

@@ -1,10 +1,7 @@
 package api
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"time"
 
 	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
@@ -76,49 +73,6 @@ func (c *cluster) oldest(ctx context.Context, q store.Query, resp *amendsv1.GetO
 	_, gid := wire.Split(recs[0].GID)
 	resp.OldestGid, resp.OldestCreateTime = amendsv1.ValidText(gid), wire.Timestamp(recs[0].CreatedAt)
 	return nil
-}
-
-// GetCluster returns the coordinators and how many shards each owns. It is the
-// same in every namespace.
-func (c *cluster) GetCluster(ctx context.Context, _ *amendsv1.GetClusterRequest) (*amendsv1.GetClusterResponse, error) {
-	if _, err := c.caller(ctx); err != nil {
-		return nil, c.fail(ctx, err)
-	}
-	leases, err := c.store.Leases(ctx)
-	if err != nil {
-		return nil, c.fail(ctx, err)
-	}
-	return members(leases, c.cfg.Owner, time.Now()), nil
-}
-
-// members sums leases up by owner. A lease that has run out is nobody's. Self is
-// a member also while it owns none.
-func members(leases []store.Holding, self string, now time.Time) *amendsv1.GetClusterResponse {
-	resp := &amendsv1.GetClusterResponse{Shards: int32(len(leases))}
-	byName := map[string]*amendsv1.Member{}
-	member := func(name string) *amendsv1.Member {
-		if byName[name] == nil {
-			byName[name] = &amendsv1.Member{Name: amendsv1.ValidText(name), Self: name == self}
-			resp.Members = append(resp.Members, byName[name])
-		}
-		return byName[name]
-	}
-	if self != "" {
-		member(self)
-	}
-	for _, l := range leases {
-		if l.Owner == "" || !l.ExpiresAt.After(now) {
-			resp.UnownedShards++
-			continue
-		}
-		m := member(l.Owner)
-		m.Shards++
-		if m.LeaseExpireTime == nil || l.ExpiresAt.Before(m.LeaseExpireTime.AsTime()) {
-			m.LeaseExpireTime = wire.Timestamp(l.ExpiresAt)
-		}
-	}
-	slices.SortFunc(resp.Members, func(a, b *amendsv1.Member) int { return cmp.Compare(a.Name, b.Name) })
-	return resp
 }
 
 // ListParticipants returns the services of the caller's namespace that are

@@ -63,7 +63,17 @@ func TestOverviewWithoutThreshold(t *testing.T) {
 type leased struct {
 	store.Store
 	leases []store.Holding
+	due    []store.Record // by shard, one for each
 	err    error
+}
+
+func (l leased) Due(_ context.Context, q store.DueQuery) ([]store.Record, error) {
+	for _, rec := range l.due {
+		if slices.Contains(q.Shards, rec.Shard) && rec.NextAt.Before(q.Until) {
+			return []store.Record{rec}, nil
+		}
+	}
+	return nil, nil
 }
 
 func (l leased) Leases(context.Context) ([]store.Holding, error) { return l.leases, l.err }

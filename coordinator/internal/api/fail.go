@@ -19,7 +19,7 @@ var crossings = []struct {
 	to   *amendsv1.Error
 }{
 	{store.ErrNotFound, amendsv1.ErrNotFound},
-	{store.ErrConflict, amendsv1.ErrUnavailable},
+	{store.ErrConflict, amendsv1.ErrNotOwner},
 	{store.ErrInUse, amendsv1.ErrUnavailable},
 	{store.ErrClosed, amendsv1.ErrUnavailable},
 	{tcc.ErrDecided, amendsv1.ErrDecided},

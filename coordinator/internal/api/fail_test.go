@@ -25,7 +25,7 @@ func TestErrorsOfOtherRooms(t *testing.T) {
 		log  bool
 	}{
 		{store.ErrNotFound, amendsv1.ErrNotFound, codes.NotFound, false},
-		{&store.ConflictError{Shards: []int{3}}, amendsv1.ErrUnavailable, codes.Unavailable, false},
+		{&store.ConflictError{Shards: []int{3}}, amendsv1.ErrNotOwner, codes.Unavailable, false},
 		{store.ErrClosed, amendsv1.ErrUnavailable, codes.Unavailable, false},
 		{tcc.ErrDecided, amendsv1.ErrDecided, codes.FailedPrecondition, false},
 		{tcc.ErrTryPending, amendsv1.ErrTryPending, codes.FailedPrecondition, false},

@@ -55,8 +55,11 @@ func checkOperatorReason(reason string) error {
 	return nil
 }
 
-// checkRequestID lets an absent one pass.
-func checkRequestID(id string) error { return checkOptional("request_id", id) }
+// checkRequestID lets an absent one pass. Those that a bulk gives to its verbs
+// are the bulk's own behind a word.
+func checkRequestID(id string) error {
+	return checkOptional("request_id", strings.TrimPrefix(id, "bulk/"))
+}
 
 func checkOptional(field, name string) error {
 	if name == "" {

@@ -63,6 +63,7 @@ type Config struct {
 	MaxPayload int           // most bytes of one payload; 1 MiB
 	WatchPoll  time.Duration // how often a watch looks without being woken; 1 s
 	Owner      string        // by which this coordinator holds its leases; empty: none of them are its own
+	Cluster    Cluster       // the others; nil: there are none
 	Logger     *slog.Logger  // slog.Default()
 
 	// Caller says who asks; it is called more than once for a request. nil:
@@ -72,6 +73,19 @@ type Config struct {
 	// Services are the participants of a namespace that are connected, or have
 	// calls waiting for them, by name. nil: none.
 	Services func(namespace string) []dispatch.Service
+}
+
+// Cluster is what the handlers need to know of the cluster, and to do in it.
+type Cluster interface {
+	// Members are the coordinators that are alive, this one among them, by name.
+	Members() []store.Member
+	// Refresh reads anew who they are.
+	Refresh(ctx context.Context) error
+	// Drain has this coordinator give its shards to the others and take none,
+	// and returns when it has none any more, or with the context's error.
+	Drain(ctx context.Context) error
+	// Undrain lets it take shards again.
+	Undrain(ctx context.Context) error
 }
 
 func (c *Config) withDefaults() (Config, error) {

@@ -1,0 +1,176 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/amends-dev/amends/coordinator/auth"
+)
+
+// Run drives transactions and serves Conn until ctx ends. Then it drains. Where
+// there are other coordinators on the store, they take its shards first, while
+// it still answers; requests that wait are ended as unavailable, for their
+// callers to wait at another one, and Serve's other requests are answered. Then
+// new work is refused as unavailable, calls under way get DrainTimeout to be
+// answered, and leases are given back. It returns an error only when the store
+// was closed under it or was taken away. A coordinator runs once.
+func (c *Coordinator) Run(ctx context.Context) error {
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, gctx := errgroup.WithContext(inner)
+	own, guest := c.newServer(), c.newServer(grpc.UnaryInterceptor(auth.CarriedUnary), grpc.StreamInterceptor(auth.CarriedStream))
+	c.register(auth.InProcess().Registrar(own))
+	c.register(c.cfg.Auth.Registrar(guest))
+	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
+	g.Go(func() error { return ignoreStopped(guest.Serve(c.guest.lis)) })
+	g.Go(func() error { return c.front.Run(gctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			c.leave(gctx)
+		case <-gctx.Done():
+		}
+		stop()
+		return nil
+	})
+	g.Go(func() error {
+		defer c.hub.Close()
+		err := c.engine.Run(inner)
+		stop()
+		c.front.End()
+		own.Stop()
+		guest.Stop()
+		return errors.Join(err, c.own.conn.Close(), c.guest.conn.Close())
+	})
+	return g.Wait()
+}
+
+// leave has the other coordinators take the shards, then ends what waits, and
+// returns when the Serves have ended. Where there are no others, what is under
+// way is for the engine to drain.
+func (c *Coordinator) leave(ctx context.Context) {
+	if !c.handOver(ctx) {
+		return
+	}
+	c.hub.Close() // no call comes from here any more
+	c.front.End()
+	select {
+	case <-c.serves.none():
+	case <-ctx.Done():
+	case <-time.After(2 * c.drainTimeout()): // they take as long, if their own context ends, too
+	}
+}
+
+// handOver has other coordinators take all shards, and reports whether they
+// did.
+func (c *Coordinator) handOver(ctx context.Context) bool {
+	if len(c.engine.Members()) < 2 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.drainTimeout())
+	defer cancel()
+	return c.engine.Drain(ctx) == nil // what is left, the engine hands over at its end, and says so
+}
+
+// Serve answers on lis, with health and reflection, until ctx ends; then other
+// coordinators on the store, if there are any, take the shards, and requests
+// under way finish for a moment. It closes lis. Run must be running beside it.
+func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
+	c.serves.begin()
+	defer c.serves.end()
+	opts := []grpc.ServerOption{grpc.MaxHeaderListSize(maxHeaders)}
+	if c.cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
+	}
+	srv := c.newServer(opts...)
+	c.Register(srv)
+	guarded := c.cfg.Auth.Registrar(srv)
+	checks := health.NewServer()
+	healthpb.RegisterHealthServer(guarded, checks)
+	reflection.Register(struct {
+		grpc.ServiceRegistrar
+		reflection.ServiceInfoProvider
+	}{guarded, srv})
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ignoreStopped(srv.Serve(lis)) })
+	g.Go(func() error {
+		<-gctx.Done()
+		checks.Shutdown()
+		c.handOver(context.WithoutCancel(ctx))
+		stopGently(srv, c.drainTimeout())
+		return nil
+	})
+	return g.Wait()
+}
+
+// serves counts the Serves that run.
+type serves struct {
+	mu    sync.Mutex
+	count int
+	ended chan struct{} // closed when there is none any more; nil: nobody asks
+}
+
+func (s *serves) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+}
+
+func (s *serves) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count--; s.count == 0 && s.ended != nil {
+		close(s.ended)
+		s.ended = nil
+	}
+}
+
+// none is closed once no Serve runs.
+func (s *serves) none() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == 0 {
+		none := make(chan struct{})
+		close(none)
+		return none
+	}
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	return s.ended
+}
+
+func (c *Coordinator) drainTimeout() time.Duration {
+	if c.cfg.DrainTimeout > 0 {
+		return c.cfg.DrainTimeout
+	}
+	return 5 * time.Second
+}
+
+func (c *Coordinator) newServer(opts ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(c.MaxMessageSize()))...)
+}
+
+// stopGently waits for requests under way, but not for streams that never end.
+func stopGently(srv *grpc.Server, limit time.Duration) {
+	timer := time.AfterFunc(limit, srv.Stop)
+	defer timer.Stop()
+	srv.GracefulStop()
+}
+
+func ignoreStopped(err error) error {
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
