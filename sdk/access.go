@@ -117,7 +117,7 @@ type refusals struct {
 // level is that of a log line about the end of a stream: a refusal is an error
 // when it is new, has changed or has lasted, and otherwise a detail.
 func (r *refusals) level(err error, now time.Time) slog.Level {
-	if code := status.Code(err); code != codes.Unauthenticated && code != codes.PermissionDenied {
+	if code := status.Code(err); code != codes.Unauthenticated && code != codes.PermissionDenied && !hopeless(err) {
 		return slog.LevelWarn
 	}
 	if text := err.Error(); text != r.last || now.Sub(r.at) >= remindAfter {

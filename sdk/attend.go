@@ -36,24 +36,43 @@ var (
 	errFarewell  = errors.New("the stream was drained, and the coordinator did not end it")
 )
 
-// keepAttending attends to one coordinator until ctx ends, reconnecting with
-// backoff.
-func (p *Participant) keepAttending(ctx, handling context.Context, conn grpc.ClientConnInterface) error {
+// attendance is what a participant does with one coordinator.
+type attendance struct {
+	p        *Participant
+	conn     grpc.ClientConnInterface
+	handling context.Context // of handlers: outlives the streams
+	verdicts *verdicts       // of all coordinators of the same Run
+
+	// Of a member of a cluster; else nil.
+	cluster *Cluster
+	link    *link
+	life    context.Context // until it is no member any more
+	end     context.CancelFunc
+}
+
+// keep attends until ctx ends, reconnecting with backoff. A coordinator that says
+// something hopeless is asked again, too, as long as there are others.
+func (a *attendance) keep(ctx context.Context) error {
 	var refused refusals
 	for attempt := 1; ; attempt++ {
-		welcomed, err := p.attend(ctx, handling, conn)
+		welcomed, err := a.attend(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case hopeless(err):
-			return fmt.Errorf("attend to the coordinator: %w", fromError(err))
+			if err := a.verdicts.say(a, fmt.Errorf("attend to the coordinator: %w", fromError(err))); err != nil {
+				return err
+			}
 		case welcomed:
 			attempt = 1
 			refused.over()
 		}
 		wait := backoff(attempt)
-		p.log.Log(ctx, refused.level(err, time.Now()), "sdk: stream to the coordinator ended, connecting again", "err", err, "wait", wait)
-		if !sleep(ctx, wait) {
+		a.p.log.Log(ctx, refused.level(err, time.Now()), "sdk: stream to the coordinator ended, connecting again", "err", err, "wait", wait)
+		if a.link != nil {
+			a.link.check()
+		}
+		if !sleep(ctx, wait) || a.link != nil && !a.cluster.awaitUp(ctx, a.link) {
 			return nil
 		}
 	}
@@ -68,20 +87,22 @@ func hopeless(err error) bool {
 
 // attend keeps one stream until it is lost or, after the end of ctx, drained.
 // The stream itself is not bound to ctx, because it has to outlive it.
-func (p *Participant) attend(ctx, handling context.Context, conn grpc.ClientConnInterface) (welcomed bool, err error) {
+func (a *attendance) attend(ctx context.Context) (welcomed bool, err error) {
+	p := a.p
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	g, gctx := errgroup.WithContext(life) // an error of any part ends the stream
 	giveUp := time.AfterFunc(welcomeTimeout, func() { end(errNoWelcome) })
 	stopWatching := context.AfterFunc(ctx, func() { end(ctx.Err()) })
 
-	s := &session{p: p, handling: handling, life: gctx, end: end, outcomes: make(chan *amendsv1.Outcome, p.cfg.Concurrency)}
-	err = s.open(conn)
+	s := &session{p: p, handling: a.handling, life: gctx, end: end, outcomes: make(chan *amendsv1.Outcome, p.cfg.Concurrency)}
+	err = s.open(a.conn)
 	if inTime := giveUp.Stop(); err != nil || !inTime || !stopWatching() {
 		stopWatching()
 		return false, s.why(err)
 	}
 	p.log.InfoContext(ctx, "sdk: attending", "coordinator", s.coordinator)
+	_ = a.verdicts.say(a, nil) // somebody is not hopeless: there is no error
 	g.Go(s.read)
 	g.Go(func() error { return s.write(ctx) })
 	g.Go(s.listen)

@@ -55,8 +55,8 @@ type Client struct {
 	tracer trace.Tracer
 }
 
-// NewClient returns a client over a connection, which is a *grpc.ClientConn
-// across the network or a coordinator's Conn in the same process. Credentials
+// NewClient returns a client over a connection, which is a *Cluster or a
+// *grpc.ClientConn across the network or a coordinator's Conn in the same process. Credentials
 // are the connection's: see BearerToken. The client does not close it.
 func NewClient(conn grpc.ClientConnInterface, cfg *ClientConfig) *Client {
 	if cfg == nil {
@@ -140,7 +140,7 @@ func notStarted(what, name, gid string, err error) error {
 func rejected(err error) bool {
 	var known *CoordinatorError
 	if errors.As(err, &known) {
-		return !errors.Is(err, ErrUnavailable) || neverStarts(err)
+		return !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrNotOwner) || neverStarts(err)
 	}
 	switch status.Code(err) {
 	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.ResourceExhausted:

@@ -33,6 +33,23 @@
 // The guard remembers by rows of the table amends_inbox. They must be kept for
 // longer than any transaction takes to end.
 //
+// # A cluster of coordinators
+//
+// Dial connects to every coordinator of a cluster, and what it returns is used in
+// place of a connection:
+//
+//	cluster, err := sdk.Dial([]string{"amends-1:7460", "amends-2:7460"}, &sdk.DialConfig{
+//		Options: []grpc.DialOption{grpc.WithTransportCredentials(creds)},
+//	})
+//	client := sdk.NewClient(cluster, nil)
+//	g.Go(func() error { return participant.Run(ctx, cluster) })
+//
+// It learns the other members from the ones given and follows those that come and
+// go. A client's requests are repeated at another member where twice is once, so
+// that the death of a coordinator makes them slower and not fail; a participant
+// keeps a stream to each member. A plain connection works as well, to a cluster of
+// one or through a proxy: it has one member's fate.
+//
 // # Namespaces and credentials
 //
 // Transactions belong to a namespace, and a gid is unique within one. A Client

@@ -29,6 +29,7 @@ var (
 	ErrRolledBack        = amendsv1.ErrRolledBack        // the transaction is undone everywhere
 	ErrProtocolVersion   = amendsv1.ErrProtocolVersion   // coordinator and participant speak different versions
 	ErrUnavailable       = amendsv1.ErrUnavailable       // the coordinator cannot serve this just now
+	ErrNotOwner          = amendsv1.ErrNotOwner          // as ErrUnavailable: the member asked could not pass it on to the owner
 	ErrUnauthenticated   = amendsv1.ErrUnauthenticated   // no credentials, or none that the coordinator believes
 	ErrPermission        = amendsv1.ErrPermission        // the credentials have no role for this in the namespace
 )

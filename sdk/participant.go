@@ -38,7 +38,7 @@ type ParticipantConfig struct {
 	// more than one, and do not change it while transactions are under way.
 	Namespace    string
 	Instance     string         // tells instances of one service apart, in logs; empty: host name and process id
-	Concurrency  int            // handlers that run at once, and calls accepted per connection; 0: 64, at most 10,000
+	Concurrency  int            // handlers that run at once, in all; as many calls wait on each stream; 0: 64, at most 10,000
 	DrainTimeout time.Duration  // how long Run waits at its end for running handlers; 0: 30 s
 	SkipMigrate  bool           // Run does not create the guard's tables: outbox.Migrate was called
 	Outbox       *outbox.Outbox // woken after each commit, for handlers that write to it; may be nil
@@ -228,7 +228,11 @@ func (p *Participant) lookup(name string) *action {
 // Run creates the guard's tables, attends to every coordinator given and
 // performs their calls until ctx ends; then it takes no more calls, lets the
 // running ones finish, sends their outcomes and returns nil. It reconnects with
-// backoff for as long as ctx lasts.
+// backoff for as long as ctx lasts. Of a Cluster it attends to every member, also
+// to those that join later; Close it after Run has returned.
+//
+// What becomes of one coordinator does not disturb the others. Handlers are the
+// participant's: at most Concurrency run at once, whoever calls.
 //
 // That includes a coordinator that refuses its credentials (ErrUnauthenticated,
 // ErrPermission): they may be put right at either end without a restart. Such a
@@ -236,8 +240,9 @@ func (p *Participant) lookup(name string) *action {
 // 10 minutes while it lasts.
 //
 // It returns an error early when it was given nothing to do, when the tables
-// cannot be created, when a coordinator speaks another version of the protocol
-// or rejects the hello, and when handlers still run 5 s after they were cancelled,
+// cannot be created, when every coordinator speaks another version of the protocol
+// or rejects the hello (as long as one does not, the others are asked again), and
+// when handlers still run 5 s after they were cancelled,
 // which is DrainTimeout after the end of ctx.
 func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface) error {
 	if err := p.begin(conns); err != nil {
@@ -253,9 +258,8 @@ func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface
 	grace, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	context.AfterFunc(gctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })
-	for _, conn := range conns {
-		conn := inNamespace(conn, p.cfg.Namespace)
-		g.Go(func() error { return p.keepAttending(gctx, grace, conn) })
+	for _, run := range p.attendances(grace, conns) {
+		g.Go(func() error { return run(gctx) })
 	}
 	err := g.Wait()
 	if err := errors.Join(err, p.awaitCalls(grace)); err != nil {
