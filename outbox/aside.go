@@ -64,7 +64,7 @@ func (p *partition) relayDue(ctx context.Context) (bool, error) {
 	if !p.aside || time.Now().Before(p.asideAt) {
 		return false, nil
 	}
-	page, err := p.readPage(ctx, p.r.o.d.aside.read, scanAside, p.lease.part, p.r.cfg.Batch)
+	page, err := p.readPage(ctx, p.r.o.d.aside.read, asideReader(), p.lease.part, p.r.cfg.Batch)
 	if err != nil {
 		return false, err
 	}
@@ -79,17 +79,26 @@ func (p *partition) relayDue(ctx context.Context) (bool, error) {
 		if err := p.lease.ensure(ctx, p.r.db); err != nil {
 			return false, err
 		}
-		p.publish(ctx, b)
+		p.publish(ctx, b, p.lease.left())
 	}
 	p.applyDue(ctx, b)
-	return true, p.settle(ctx)
+	if len(page) == p.r.cfg.Batch {
+		p.load.rows += len(page)
+	}
+	began := time.Now()
+	err = p.settle(ctx)
+	p.load.busy += time.Since(began)
+	return true, err
 }
 
-func scanAside(scan scanner) (row, error) {
+func asideReader() func(scan scanner) (row, error) {
 	attempts := 0
-	r, err := scanRow(func(dest ...any) error { return scan(append(dest, &attempts)...) })
-	r.aside, r.attempts = true, attempts
-	return r, err
+	read := rowReader(&attempts)
+	return func(scan scanner) (row, error) {
+		r, err := read(scan)
+		r.aside, r.attempts = true, attempts
+		return r, err
+	}
 }
 
 // lookAside finds out when to look again: when the next row is due, and at the

@@ -149,14 +149,17 @@ func TestMeasuringOwesLittle(t *testing.T) {
 // steps, and in the middle of one.
 func TestOrderWhateverHappens(t *testing.T) {
 	for _, seed := range []uint64{0, 2, 8, 18, 20, 21} { // most of them have found something
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { playPartition(t, rand.New(rand.NewPCG(seed, 1))) })
+		for _, share := range []float64{DefaultShare, 1} { // 1: it reads ahead
+			t.Run(fmt.Sprint(seed, " ", share), func(t *testing.T) { playPartition(t, rand.New(rand.NewPCG(seed, 1)), share) })
+		}
 	}
 }
 
 const playKeys = 4
 
-func playPartition(t *testing.T, rnd *rand.Rand) {
+func playPartition(t *testing.T, rnd *rand.Rand, share float64) {
 	p, log := newTestPartition(t)
+	p.r.pace.share = share
 	p.r.cfg.MaxBackoff, p.r.cfg.BlockRetry, p.r.cfg.Batch = time.Millisecond, time.Millisecond, 3
 	p.r.cfg.Poison = PoisonPolicy(rnd.IntN(3))
 	healthy := false

@@ -77,6 +77,7 @@ func newBacklog(t *testing.T, rows int) *backlog {
 	t.Helper()
 	brokers := servicestest.Kafka(t)
 	b := &backlog{db: openMySQL(t, func(*mysql.Config) {}), broker: brokers[0], topic: servicestest.Topic(t, brokers, 4)}
+	b.db.SetMaxIdleConns(2 * businessWriters) // otherwise connecting is most of the work
 	b.box = New(MySQL, &Config{MaxRows: -1, Logger: slog.New(slog.DiscardHandler)})
 	b.pub = newPublisher(t, KafkaConfig{}, b.broker)
 	if _, err := b.db.ExecContext(t.Context(), createBusiness); err != nil {

@@ -29,10 +29,10 @@ func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
 		if err := p.lease.ensure(ctx, p.r.db); err != nil {
 			return busy, err
 		}
-		p.publish(ctx, b)
+		err = p.send(ctx, b, len(page) == p.r.cfg.Batch)
 	}
-	if stuck := p.apply(ctx, b); stuck {
-		return stalled, nil
+	if stuck := p.apply(ctx, b); stuck || errors.Is(err, errLost) {
+		return stalled, err
 	}
 	ids := make([]int64, 0, len(page))
 	for _, r := range page {
@@ -45,7 +45,16 @@ func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
 	for _, r := range b.held {
 		p.w.held[r.id] = r.key()
 	}
-	return busy, p.settle(ctx)
+	if len(page) == p.r.cfg.Batch {
+		p.load.rows = len(page)
+	}
+	if err != nil || p.ahead != nil && !p.pending.moves() { // it is deleted while the next page is published
+		return busy, err
+	}
+	began := time.Now()
+	err = p.settle(ctx)
+	p.load.busy += time.Since(began)
+	return busy, err
 }
 
 // sort decides which rows of a page are published. All are of the table, or all
@@ -68,7 +77,7 @@ func (p *partition) sort(ctx context.Context, page []row) (*batch, error) {
 		}
 		b.last = r.id
 		switch {
-		case marked[p.ackID(&page[i])]:
+		case marked != nil && marked[p.ackID(&page[i])]:
 			b.gone = append(b.gone, r.id)
 			p.r.count.skipped.Add(1)
 		case idem != "" && seen[idem]:
@@ -188,51 +197,6 @@ func (p *partition) alreadySeen(ctx context.Context, page []row) map[string]bool
 		}
 	}
 	return seen
-}
-
-// publish sends the batch and notes the acknowledged rows in Keys. It may last
-// until shortly before the end of the lease, also when ctx ends meanwhile: half
-// of a batch whose fate nobody knows would be published again.
-func (p *partition) publish(ctx context.Context, b *batch) {
-	left := p.lease.left()
-	pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left-left/4)
-	defer cancel()
-	msgs := make([]Message, 0, len(b.send))
-	at := make([]int, 0, len(b.send))
-	b.errs = make([]error, len(b.send))
-	for i, r := range b.send {
-		if r.err != nil {
-			b.errs[i] = Poison(r.err)
-			continue
-		}
-		msgs, at = append(msgs, r.msg), append(at, i)
-	}
-	if len(msgs) > 0 {
-		for j, err := range publishAll(pctx, p.r.pub, msgs) {
-			b.errs[at[j]] = err
-		}
-	}
-	p.mark(ctx, b)
-}
-
-// mark notes what was acknowledged in Keys.
-func (p *partition) mark(ctx context.Context, b *batch) {
-	var ids, idems []string
-	for i := range b.send {
-		if b.errs[i] != nil {
-			continue
-		}
-		ids = append(ids, p.ackID(&b.send[i]))
-		if k := idempotency(&b.send[i].msg); k != "" {
-			idems = append(idems, k)
-		}
-	}
-	if len(ids) > 0 {
-		p.r.keys.markAcked(ctx, p.lease.part, ids)
-	}
-	if len(idems) > 0 {
-		p.r.keys.markSeen(ctx, idems)
-	}
 }
 
 // apply takes the answers over: into what is to be settled and into the window.

@@ -68,15 +68,16 @@ type InboxSQL struct {
 // partitionSQL are the statements on one partition's table. Times are
 // microseconds since 1970 by the database's clock.
 type partitionSQL struct {
-	insert string // followed by one row or several, with commas between them
-	row    string // (msg_id, topic, msg_key, body, headers, idem_key)
-	read   string // (after id, limit)
-	ids    string // (after id, up to id)
-	remove string // (from id, to id)
-	count  string
-	oldest string // age of the first row in microseconds
-	revive string // (dead id): copies a dead letter back
-	tally  tallySQL
+	insert  string // followed by one row or several, with commas between them
+	row     string // (msg_id, topic, msg_key, body, headers, idem_key)
+	read    string // (after id, limit)
+	ids     string // (after id, up to id)
+	remove  string // (from id, to id)
+	count   string
+	oldest  string // age of the first row in microseconds
+	highest string // id, 0 when there is none
+	revive  string // (dead id): copies a dead letter back
+	tally   tallySQL
 }
 
 // ownerSQL are the statements on the leases of partitions.
@@ -101,6 +102,8 @@ type migrationSQL struct {
 	add    string // (component, version)
 }
 
+const highestSQL = `SELECT COALESCE(MAX(id), 0) FROM amends_outbox_{p}`
+
 func forPartition(sql string, p int) string { return strings.ReplaceAll(sql, "{p}", strconv.Itoa(p)) }
 
 // forPartitions fills a template's {p} in with each partition's number. Only
@@ -111,7 +114,7 @@ func forPartitions(t partitionSQL) [Partitions]partitionSQL {
 		in := func(s string) string { return forPartition(s, p) }
 		out[p] = partitionSQL{
 			insert: in(t.insert), row: t.row, read: in(t.read), ids: in(t.ids),
-			remove: in(t.remove), count: in(t.count), oldest: in(t.oldest), revive: in(t.revive),
+			remove: in(t.remove), count: in(t.count), oldest: in(t.oldest), highest: in(highestSQL), revive: in(t.revive),
 			tally: newTallySQL("amends_outbox_" + strconv.Itoa(p)),
 		}
 	}

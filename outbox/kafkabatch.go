@@ -46,6 +46,8 @@ func encodeBatch(msgs []Message, source string, compression kafka.Compression) (
 	first, last := int64(0), int64(0)
 	records := make([]byte, sizeBytes+batchHeaderSize, sizeBytes+batchHeaderSize+recordsSize(msgs))
 	var scratch []byte
+	var headers []recordHeader
+	times := timeText{}
 	for i := range msgs {
 		m := &msgs[i]
 		b.ids[i] = m.ID
@@ -54,7 +56,8 @@ func encodeBatch(msgs []Message, source string, compression kafka.Compression) (
 			first, last = at, at
 		}
 		last = max(last, at)
-		scratch = appendRecord(scratch[:0], m, source, at-first, int64(i))
+		headers = recordHeaders(headers[:0], m, source, times.of(at))
+		scratch = appendRecord(scratch[:0], m, headers, at-first, int64(i))
 		records = binary.AppendVarint(records, int64(len(scratch)))
 		records = append(records, scratch...)
 	}
@@ -108,7 +111,7 @@ func compressBatch(batch []byte, compression kafka.Compression) ([]byte, error) 
 	return out.Bytes(), nil
 }
 
-func appendRecord(b []byte, m *Message, source string, timeDelta, offsetDelta int64) []byte {
+func appendRecord(b []byte, m *Message, headers []recordHeader, timeDelta, offsetDelta int64) []byte {
 	b = append(b, 0) // attributes: none are defined
 	b = binary.AppendVarint(b, timeDelta)
 	b = binary.AppendVarint(b, offsetDelta)
@@ -123,7 +126,6 @@ func appendRecord(b []byte, m *Message, source string, timeDelta, offsetDelta in
 		b = binary.AppendVarint(b, int64(len(m.Body)))
 		b = append(b, m.Body...)
 	}
-	headers := recordHeaders(m, source)
 	b = binary.AppendVarint(b, int64(len(headers)))
 	for _, h := range headers {
 		b = appendVarString(b, h.name)
@@ -141,10 +143,9 @@ const HeaderID = "amends-id"
 
 type recordHeader struct{ name, value string }
 
-// recordHeaders are the message's id, the attributes of a CloudEvent in binary mode, and the message's own headers in
+// recordHeaders appends the message's id, the attributes of a CloudEvent in binary mode, and the message's own headers in
 // the order of their names. An attribute that the message sets itself is left to it; its id is not.
-func recordHeaders(m *Message, source string) []recordHeader {
-	out := make([]recordHeader, 0, 6+len(m.Headers))
+func recordHeaders(out []recordHeader, m *Message, source, at string) []recordHeader {
 	if m.ID != "" {
 		out = append(out, recordHeader{HeaderID, m.ID})
 	}
@@ -152,12 +153,15 @@ func recordHeaders(m *Message, source string) []recordHeader {
 		{"ce_id", m.ID},
 		{"ce_source", source},
 		{"ce_specversion", "1.0"},
-		{"ce_time", time.UnixMilli(recordTime(m)).UTC().Format(time.RFC3339Nano)},
+		{"ce_time", at},
 		{"ce_type", m.Topic},
 	} {
 		if _, own := m.Headers[h.name]; !own && h.value != "" {
 			out = append(out, h)
 		}
+	}
+	if len(m.Headers) == 0 {
+		return out
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
 		if name != HeaderID || m.ID == "" {
@@ -165,6 +169,19 @@ func recordHeaders(m *Message, source string) []recordHeader {
 		}
 	}
 	return out
+}
+
+// timeText writes record times. Messages of one transaction have the same.
+type timeText struct {
+	at   int64
+	text string
+}
+
+func (t *timeText) of(at int64) string {
+	if t.text == "" || t.at != at {
+		t.at, t.text = at, time.UnixMilli(at).UTC().Format(time.RFC3339Nano)
+	}
+	return t.text
 }
 
 // recordTime is the record's timestamp in Unix milliseconds: when the message was written, or now.

@@ -40,9 +40,12 @@ type kafkaLane struct {
 func (c *kafkaCall) route(ctx context.Context) {
 	var names []string
 	for i := range c.msgs {
+		if slices.Contains(names, c.msgs[i].Topic) {
+			continue
+		}
 		if err := checkTopic(c.msgs[i].Topic); err != nil {
 			c.results[i] = Poison(err)
-		} else if !slices.Contains(names, c.msgs[i].Topic) {
+		} else {
 			names = append(names, c.msgs[i].Topic)
 		}
 	}

@@ -92,6 +92,15 @@ func (m *Message) validate(maxSize int) error {
 	return errors.Join(errs...)
 }
 
+// CheckTopic tells whether messages can have a topic of this name: letters, digits,
+// '.', '_' and '-', at most MaxTopic bytes. The error, ErrMessage, says what is wrong.
+func CheckTopic(topic string) error {
+	if err := checkTopic(topic); err != nil {
+		return fmt.Errorf("%w: %w", ErrMessage, err)
+	}
+	return nil
+}
+
 func checkTopic(topic string) error {
 	if topic == "" {
 		return errors.New("field Topic is empty: name the topic that the message goes to")

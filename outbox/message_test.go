@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -89,8 +90,8 @@ func TestConfigMistakes(t *testing.T) {
 		}
 	}
 	err = NewRelay(New(SQLite, nil), nil, nil, &RelayConfig{Lease: 1, Batch: -1, Poison: 7, PollMin: time.Hour,
-		PollMax: time.Second}).Run(t.Context())
-	for _, field := range []string{"Lease", "Batch", "Poison", "PollMin", "publisher"} {
+		PollMax: time.Second, Share: math.NaN()}).Run(t.Context())
+	for _, field := range []string{"Lease", "Batch", "Poison", "PollMin", "Share", "publisher"} {
 		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/amends-dev/amends/deploy/servicestest"
 )
 
-func openMySQL(t *testing.T, set func(cfg *mysql.Config)) *sql.DB {
+func openMySQL(t testing.TB, set func(cfg *mysql.Config)) *sql.DB {
 	t.Helper()
 	cfg, err := mysql.ParseDSN(servicestest.MySQL(t))
 	if err != nil {

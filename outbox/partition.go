@@ -23,7 +23,9 @@ type partition struct {
 	w     *window
 
 	pending settlement // published, not yet deleted
-	checks  int        // pages left to look up in Keys
+	ahead   *ahead     // the page behind the one just published, if it was read already
+	load    workload
+	checks  int // pages left to look up in Keys
 	swept   time.Time
 	down    bool // the last step failed: log the next success, not each failure
 
@@ -79,7 +81,7 @@ func (p *partition) run(ctx context.Context) {
 // work relays until the lease is lost or ctx ends.
 func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.w = newWindow(p.r.cfg.CommitTime)
-	p.checks = checkedPages
+	p.checks, p.ahead, p.load = checkedPages, nil, workload{}
 	p.noted, p.notedAt = nil, time.Time{}
 	p.aside, p.asideAt, p.futile, p.spill = true, time.Time{}, 0, false
 	p.swept = time.Now()
@@ -99,15 +101,21 @@ func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 			failures++
 			pause(ctx, p.backoff(failures))
 			continue
+		case wait == busy:
+			p.note(ctx, p.rest(ctx))
 		case wait == stalled:
 			pause(ctx, p.untilDue(p.r.cfg.PollMax))
 		case wait == idle:
+			p.load = workload{}
 			if !p.idle(ctx, wake, p.untilDue(poll)) {
 				poll = min(2*poll, p.r.cfg.PollMax)
 				continue
 			}
 		}
 		poll, failures = p.r.cfg.PollMin, 0
+	}
+	if p.log == nil { // what is published and not deleted yet; a log reader's numbers are no ids
+		p.note(ctx, p.settle(ctx))
 	}
 	p.giveBack(ctx)
 }
@@ -135,8 +143,10 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 	if p.log != nil {
 		return p.log.step(ctx)
 	}
-	if err := p.settle(ctx); err != nil {
-		return busy, err
+	if p.ahead == nil {
+		if err := p.settle(ctx); err != nil {
+			return busy, err
+		}
 	}
 	if err := p.lease.ensure(ctx, p.r.db); err != nil {
 		return busy, err
@@ -182,7 +192,7 @@ func (p *partition) relayNext(ctx context.Context) (outlook, error) {
 
 // poll reads a page from the table, publishes and deletes it.
 func (p *partition) poll(ctx context.Context) (outlook, error) {
-	page, err := p.read(ctx, p.w.cursor)
+	page, err := p.next(ctx)
 	if err != nil {
 		return busy, err
 	}
@@ -195,80 +205,9 @@ func (p *partition) poll(ctx context.Context) (outlook, error) {
 	}
 	if len(page) == 0 {
 		p.spill = false
-		return idle, nil
+		return idle, p.settle(ctx)
 	}
 	return p.relay(ctx, page)
-}
-
-// late asks what has appeared behind the cursor, where there were gaps. It has
-// to come after the read of a page: what that page shows was then already there.
-func (p *partition) late(ctx context.Context) (bool, error) {
-	if len(p.w.gaps) == 0 {
-		return false, nil
-	}
-	floor := p.w.floor()
-	if floor >= p.w.cursor {
-		return false, nil
-	}
-	rows, err := p.r.db.QueryContext(ctx, p.sql.ids, floor, p.w.cursor)
-	if err != nil {
-		return false, err
-	}
-	defer rows.Close() // its error is in rows.Err
-	var ids []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return false, err
-		}
-		ids = append(ids, id)
-	}
-	if err := rows.Err(); err != nil {
-		return false, err
-	}
-	if p.w.late(ids) {
-		p.r.count.late.Add(1)
-		return true, nil
-	}
-	return false, nil
-}
-
-// read reads a page behind an id.
-func (p *partition) read(ctx context.Context, after int64) ([]row, error) {
-	return p.readPage(ctx, p.sql.read, scanRow, after, p.r.cfg.Batch)
-}
-
-func (p *partition) readPage(
-	ctx context.Context, query string, scan func(scanner) (row, error), args ...any,
-) (page []row, err error) {
-	rows, err := p.r.db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close() // its error is in rows.Err
-	weight := 0
-	for weight < pageBytes && rows.Next() {
-		r, err := scan(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		weight += r.msg.size()
-		page = append(page, r)
-	}
-	return page, rows.Err()
-}
-
-func scanRow(scan scanner) (row, error) {
-	var r row
-	var created int64
-	var id, key, idem []byte
-	if err := scan(&r.id, &id, &r.msg.Topic, &key, &r.msg.Body, &r.headers, &idem, &created); err != nil {
-		return row{}, err
-	}
-	r.msg.ID, r.msg.Key, r.msg.IdempotencyKey = string(id), string(key), string(idem)
-	r.msg.CreatedAt = time.UnixMicro(created)
-	r.err = r.msg.unpack(r.headers)
-	return r, nil
 }
 
 // note logs the first of a series of errors, and its end.

@@ -46,12 +46,13 @@ func (p PoisonPolicy) String() string {
 const (
 	DefaultLease      = 10 * time.Second
 	DefaultBatch      = 500 // rows
-	DefaultPollMin    = 50 * time.Millisecond
+	DefaultPollMin    = 5 * time.Millisecond
 	DefaultPollMax    = time.Second
 	DefaultMaxBackoff = 5 * time.Second
 	DefaultBlockRetry = time.Minute
 	DefaultCommitTime = time.Minute
 	DefaultSweep      = 30 * time.Second
+	DefaultShare      = 0.1 // of the time
 )
 
 const maxOwner = 400 // bytes of RelayConfig.Owner that are stored
@@ -81,6 +82,13 @@ type RelayConfig struct {
 	CommitTime time.Duration
 	// Sweep is the time between two passes over a partition from its beginning.
 	Sweep time.Duration
+	// Share is the part of the time, above 0 and up to 1, for which the relay keeps
+	// the database busy while it works on a backlog; in between it rests, so that the
+	// backlog slows down others little. With 1 it never rests, and deletes, publishes
+	// and reads at the same time. Messages that are no backlog, less than a Batch at a
+	// time, never wait for this; of a backlog what takes about Share of a second is
+	// dealt with at once. A relay that falls behind what is written takes a larger share.
+	Share float64
 	// Keys saves duplicates; nil means none.
 	Keys Keys
 	// Poison is the policy for messages that can never be published. Rows held
@@ -108,9 +116,8 @@ func (c *RelayConfig) fill() {
 	def(&c.BlockRetry, DefaultBlockRetry)
 	def(&c.CommitTime, DefaultCommitTime)
 	def(&c.Sweep, DefaultSweep)
-	if c.Batch == 0 {
-		c.Batch = DefaultBatch
-	}
+	setDefault(&c.Batch, DefaultBatch)
+	setDefault(&c.Share, DefaultShare)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -131,6 +138,9 @@ func (c *RelayConfig) validate() error {
 	}
 	if c.Batch < 0 {
 		errs = append(errs, fmt.Errorf("field Batch is %d: use a number above 0", c.Batch))
+	}
+	if !(c.Share > 0 && c.Share <= 1) { // so is a NaN found
+		errs = append(errs, fmt.Errorf("field Share is %v: use a part of the time, above 0 and up to 1", c.Share))
 	}
 	for _, f := range []struct {
 		name string
@@ -186,6 +196,7 @@ type Relay struct {
 	keys  *keysGuard
 	count relayCounters
 	err   error
+	pace  pace
 }
 
 // NewRelay makes a relay; Run reports mistakes in cfg. One *Relay is run once at
@@ -200,6 +211,7 @@ func NewRelay(o *Outbox, db *sql.DB, pub Publisher, cfg *RelayConfig) *Relay {
 	if pub == nil {
 		r.err = errors.Join(r.err, fmt.Errorf("%w: the publisher is nil", ErrConfig))
 	}
+	r.pace.least, r.pace.share = r.cfg.Share, r.cfg.Share
 	r.keys = &keysGuard{keys: r.cfg.Keys, log: r.cfg.Logger}
 	return r
 }

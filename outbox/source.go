@@ -203,7 +203,7 @@ func (r *Relay) validateSource() error {
 
 // rowFrom is scanRow for a row of a source.
 func rowFrom(from SourceRow) (row, error) {
-	r, err := scanRow(func(dest ...any) error { return assign(dest, from.Values) })
+	r, err := rowReader()(func(dest ...any) error { return assign(dest, from.Values) })
 	if from.Err != nil {
 		r.err = from.Err
 	}
@@ -236,7 +236,7 @@ func assignOne(dest, v any) error {
 	switch d := dest.(type) {
 	case sql.Scanner:
 		return d.Scan(v)
-	case *[]byte:
+	case *sql.RawBytes:
 		switch v := v.(type) {
 		case nil:
 			*d = nil
@@ -246,18 +246,6 @@ func assignOne(dest, v any) error {
 			return nil
 		case string:
 			*d = []byte(v)
-			return nil
-		}
-	case *string:
-		switch v := v.(type) {
-		case nil:
-			*d = ""
-			return nil
-		case []byte:
-			*d = string(v)
-			return nil
-		case string:
-			*d = v
 			return nil
 		}
 	case *int64:

@@ -267,7 +267,7 @@ func (p *partition) relayStream(ctx context.Context, page []row) (n int, stuck b
 		if err := p.lease.ensure(ctx, p.r.db); err != nil {
 			return 0, false, err
 		}
-		p.publish(ctx, b)
+		p.publish(ctx, b, p.lease.left())
 	}
 	if p.apply(ctx, b) {
 		return 0, true, nil

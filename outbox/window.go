@@ -16,6 +16,7 @@ import (
 type window struct {
 	grace   time.Duration    // how long a writer may take to commit
 	cursor  int64            // ids up to here were read in this pass
+	pass    int              // counts the moves back
 	high    int64            // the highest id ever read
 	gaps    []gap            // oldest first, one for each page that had any
 	held    map[int64]string // the keys of rows that wait behind a failed message
@@ -100,6 +101,7 @@ func (w *window) late(ids []int64) bool {
 // rewind starts a new pass behind an id. What was held behind it is read again.
 func (w *window) rewind(cursor int64) {
 	w.cursor = min(w.cursor, cursor)
+	w.pass++
 	maps.DeleteFunc(w.held, func(id int64, _ string) bool { return id > w.cursor })
 }
 

@@ -65,6 +65,19 @@ func (o *Outbox) prepare(msgs []Message) ([]Message, error) {
 	return ready, nil
 }
 
+// Check tells whether Write would refuse the message for what it is: the error is
+// ErrMessage with every mistake in it, or ErrConfig. It writes nothing, and says
+// nothing about whether there is room.
+func (o *Outbox) Check(m Message) error {
+	if o.err != nil {
+		return o.err
+	}
+	if err := m.validate(o.cfg.MaxMessage); err != nil {
+		return fmt.Errorf("%w: %w", ErrMessage, err)
+	}
+	return nil
+}
+
 // statementSize is how many of the first messages go into one statement: one at
 // least, and then so many that it stays far below what servers take.
 func statementSize(msgs []Message) int {

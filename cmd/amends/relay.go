@@ -33,6 +33,7 @@ type relaying struct {
 	redisPrefix  string
 	lease        time.Duration
 	poison       string
+	share        float64
 	kafka        []string
 	createTopics bool
 	// startsOverKafka sends starts of sagas to Kafka, for 'amends serve --intake-kafka'.
@@ -100,6 +101,8 @@ func (r *relaying) flags(cmd *cobra.Command) {
 		"what becomes of messages that can never be published: dead-letter; or, with their key until somebody acts, "+
 			"block (where they are) or park (out of the way)")
 	f.DurationVar(&r.lease, "lease", outbox.DefaultLease, "how long a crash of this relay delays its messages")
+	f.Float64Var(&r.share, "share", outbox.DefaultShare,
+		"`part` of the time, up to 1, to keep the database busy with a backlog; more is faster, and slows others down more")
 	f.BoolVar(&r.startsOverKafka, "starts-over-kafka", false,
 		"publish what sdk.StartTx starts to --kafka, for 'amends serve --intake-kafka', and not to --coordinator")
 	f.BoolVar(&r.createTopics, "create-topics", false, "make missing topics with the broker's defaults")
@@ -116,6 +119,8 @@ func (r *relaying) check() error {
 	switch {
 	case r.lease < minLease:
 		return usagef("--lease is %v: give %v or more", r.lease, minLease)
+	case !(r.share > 0 && r.share <= 1): // so is NaN refused
+		return usagef("--share is %v: give a part of the time, above 0 and up to 1", r.share)
 	case !known:
 		return usagef("--poison is %q: give dead-letter, block or park", r.poison)
 	case r.redisPrefix != "" && r.redis == "":
@@ -184,7 +189,7 @@ func (r *relaying) open(ctx context.Context, log *slog.Logger) (done func() erro
 		return done, err
 	}
 	closers = append(closers, closePublisher)
-	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease, Poison: poisons[r.poison]}
+	cfg := &outbox.RelayConfig{Logger: log, Lease: r.lease, Poison: poisons[r.poison], Share: r.share}
 	conf := &outbox.Config{Logger: log}
 	if err := r.readLog(cfg, conf, log); err != nil {
 		return done, err
