@@ -52,6 +52,10 @@ type Outbox struct {
 	// Conn leads to it, and must carry no credentials of its own: whoever asks
 	// the console would have them. Required.
 	Conn grpc.ClientConnInterface
+	// Letters tells that it is no relay's but the dead letters of a topic's
+	// consumers, as outboxapi.Letters serves them: the pages show these alone,
+	// and offer to requeue them.
+	Letters bool
 }
 
 // policy lets a page load its own files and ask its own origin, and no more.
@@ -98,12 +102,23 @@ func New(conn grpc.ClientConnInterface, cfg *Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	index, err := fill(files["/assets/index.html"], map[string]string{"Name": c.Name, "Outboxes": strings.Join(names, " ")})
+	index, err := fill(files["/assets/index.html"], map[string]string{"Name": c.Name, "Outboxes": strings.Join(names, " "), "Letters": letters(c.Outboxes)})
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
 	delete(files, "/assets/index.html") // a template, of no use as it is
 	return &console{api: api, outboxes: outboxes, index: index, files: files}, nil
+}
+
+// letters are the names of those that are dead letters of consumers.
+func letters(all []Outbox) string {
+	var names []string
+	for _, o := range all {
+		if o.Letters {
+			names = append(names, o.Name)
+		}
+	}
+	return strings.Join(names, " ")
 }
 
 var outboxName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)

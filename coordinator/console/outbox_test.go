@@ -22,6 +22,7 @@ type night struct {
 }
 
 func TestOutboxes(t *testing.T) {
+	t.Parallel()
 	in := browser(t)
 	for name, test := range map[string]func(*testing.T, *night, *tab){
 		"see it and replay it":   replayOne,
@@ -44,6 +45,38 @@ func TestOutboxes(t *testing.T) {
 				console.Outbox{Name: "billing", Conn: n.billing.Serve(t)}, console.Outbox{Name: "mail", Conn: n.mail.Serve(t)}))
 		})
 	}
+	t.Run("letters_of_consumers", func(t *testing.T) {
+		letters := badOutbox()
+		lettersOfConsumers(t, letters, open(in, t, scene(), console.Outbox{Name: "orders.dead", Conn: letters.Serve(t), Letters: true}))
+	})
+}
+
+// lettersOfConsumers: what consumers gave up can be requeued, and nothing else.
+func lettersOfConsumers(t *testing.T, letters *gatewaytest.Outbox, b *tab) {
+	b.visit("/")
+	b.sees(".outboxes", "3 dead")
+	b.sees(".verdict", "consumers of orders.dead: 3 dead letters")
+	b.visit("/outbox?name=orders.dead") // which is no outbox
+	b.sees("h1", "Dead letters of orders.dead")
+	b.click(`tbody a[data-row]`)
+	b.sees(".cause", "is larger than the broker takes")
+	if n := js[int](b, `document.querySelectorAll("[data-act]").length`); n != 1 {
+		t.Errorf("%d verbs are offered, want one", n)
+	}
+	b.dialog(`[data-act="requeue"]`)
+	b.sees("dialog", "back to the topic that it came from")
+	b.sees("dialog", "beside the dead letters in Kafka")
+	b.enter("#field-reason", "mended")
+	b.click("dialog button.primary")
+	b.sees("h1", "Dead letters")
+	b.until("it to go", func() bool {
+		return strings.Contains(b.text("tbody"), "#18") && !strings.Contains(b.text("tbody"), "order-17")
+	})
+	if acts := letters.Acts(); len(acts) != 1 || acts[0].GetVerb() != amendsv1.OutboxVerb_OUTBOX_VERB_REPLAY || acts[0].GetReason() != "mended" {
+		t.Errorf("acts: %v", acts)
+	}
+	letters.Fail(status.Error(codes.Unavailable, "Kafka cannot serve the dead letters just now: see the log"))
+	b.sees(".cause", "Dead letters stay in Kafka")
 }
 
 func (n *night) grant(role amendsv1.Role) {

@@ -38,6 +38,8 @@ type child struct {
 	DSN    string
 	File   string // what it publishes is appended here
 	Config binlog.Config
+	Log    *kafkaLog // it publishes to this instead
+	Poll   bool      // without a source
 }
 
 // runChild relays until it is killed. Like a log it takes whole batches, so what
@@ -52,18 +54,23 @@ func runChild(text []byte) error {
 		return err
 	}
 	defer db.Close()
+	cfg := relayConfig(nil)
+	c.Config.Logger = quiet()
+	if !c.Poll {
+		if cfg.Source, err = binlog.New(c.Config); err != nil {
+			return err
+		}
+	}
+	box := outbox.New(outbox.MySQL, &outbox.Config{MaxRows: -1})
+	if c.Log != nil {
+		return c.Log.relay(box, db, cfg)
+	}
 	f, err := os.OpenFile(c.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	src, err := binlog.New(c.Config)
-	if err != nil {
-		return err
-	}
-	box := outbox.New(outbox.MySQL, &outbox.Config{MaxRows: -1})
-	r := outbox.NewRelay(box, db, &fileLog{f: f}, relayConfig(src))
-	return r.Run(context.Background())
+	return outbox.NewRelay(box, db, &fileLog{f: f}, cfg).Run(context.Background())
 }
 
 // fileLog appends the messages of a batch with one write, which other processes'
@@ -106,9 +113,15 @@ func readFile(t testing.TB, path string) []outbox.Message {
 // process starts a relay in a process of its own.
 func (h *harness) process(file string) *exec.Cmd {
 	h.Helper()
-	cfg := h.config()
-	cfg.Logger = nil
-	text, err := json.Marshal(child{DSN: h.dsn, File: file, Config: cfg}) //nolint:staticcheck // without TLS
+	return h.child(child{File: file})
+}
+
+// child starts a relay in a process of its own, at this database.
+func (h *harness) child(c child) *exec.Cmd {
+	h.Helper()
+	c.DSN, c.Config = h.dsn, h.config()
+	c.Config.Logger = nil
+	text, err := json.Marshal(c) //nolint:staticcheck // without TLS
 	h.must(err)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "BINLOG_TEST_RELAY="+string(text))

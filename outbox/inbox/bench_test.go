@@ -49,10 +49,13 @@ type bench struct {
 // quickFencing lets a killed broker in again sooner, and its partitions go to others sooner.
 var quickFencing = []string{"broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=300"}
 
-// onBenches runs a test on what runs in a process, and on the real servers.
+// onBenches runs a test on what runs in a process, and on the real servers, at
+// the same time: most of it is waiting.
 func onBenches(t *testing.T, fn func(t *testing.T, b *bench)) {
-	t.Run("embedded", func(t *testing.T) { fn(t, inProcess(t)) })
+	t.Parallel()
+	t.Run("embedded", func(t *testing.T) { t.Parallel(); fn(t, inProcess(t)) })
 	t.Run("servers", func(t *testing.T) {
+		t.Parallel()
 		b := servers(t)
 		b.connect(t, servicestest.Kafka(t)...)
 		fn(t, b)

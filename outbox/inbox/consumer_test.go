@@ -290,6 +290,7 @@ func testDoneCacheSavesTransactionsOnly(t *testing.T, b *bench) {
 
 // TestBrokerRestartUnderConsumer has the broker in process; TestLeadersMove has the real ones.
 func TestBrokerRestartUnderConsumer(t *testing.T) {
+	t.Parallel()
 	b, restart := restartable(t)
 	topic := b.topic(t, 2)
 	c := b.consumer(t, ConsumerConfig{}, insertHandled, topic)

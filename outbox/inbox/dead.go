@@ -20,6 +20,9 @@ import (
 // ErrNoDeadLetter is returned for a place that holds none.
 var ErrNoDeadLetter = errors.New("inbox: no such dead letter")
 
+// ErrDeadLetterPage is returned for a DeadLetterQuery.Page that no answer to the same query had.
+var ErrDeadLetterPage = errors.New("inbox: dead letters: field Page is not from an answer to this query")
+
 // requeuedSuffix is that of the topic, beside the dead letters', which records what was requeued.
 const requeuedSuffix = deadSuffix + ".requeued"
 
@@ -98,6 +101,9 @@ func NewDeadLetters(brokers []string, topic string, cfg *DeadLettersConfig) (*De
 	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: tr, Timeout: requestTimeout}
 	return &DeadLetters{topic: topic, transport: tr, client: client, own: pub, pub: pub}, nil
 }
+
+// Topic is the one that the letters come from, without .dead at its end.
+func (d *DeadLetters) Topic() string { return d.topic }
 
 // Close lets go of the connections.
 func (d *DeadLetters) Close() {

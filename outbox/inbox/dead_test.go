@@ -203,6 +203,7 @@ func testRequeue(t *testing.T, b *bench) {
 // TestRequeueDies in the middle, before what it publishes, or after it and before the record of it: the next one
 // publishes it, perhaps again, which consumers know, and misses nothing.
 func TestRequeueDies(t *testing.T) {
+	t.Parallel()
 	b := inProcess(t)
 	topic := b.topic(t, 2)
 	const n = 250

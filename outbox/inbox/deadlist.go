@@ -250,7 +250,7 @@ func (d *DeadLetters) cursors(ctx context.Context, newest bool, page string) ([]
 	if page == "" {
 		return out, nil
 	}
-	wrong := fmt.Errorf("inbox: dead letters: field Page %q is not from an answer to this query", page)
+	wrong := fmt.Errorf("%w: %q", ErrDeadLetterPage, page)
 	rest, ok := strings.CutPrefix(page, direction(newest))
 	if !ok {
 		return nil, wrong

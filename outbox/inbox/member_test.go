@@ -69,6 +69,7 @@ func (m *member) config() *ConsumerConfig {
 // TestMembersEnd has a process of a busy group killed, stopped in order, and paused for longer than its session: the
 // others take over, and what it had under way is handled once and in the order of its key, also when it wakes up.
 func TestMembersEnd(t *testing.T) {
+	t.Parallel()
 	b := servers(t)
 	b.connect(t, servicestest.Kafka(t)...)
 	m := &member{

@@ -155,10 +155,10 @@ func (p *pipeline) checkLog(t *testing.T) (total, again int) {
 	return total, again
 }
 
-// TestThousandWriters has 1,000 writers of one hot key and of 10,000 others.
+// TestThousandWriters has 1,000 writers of one hot key and of 10,000 others; a short run has 300.
 func TestThousandWriters(t *testing.T) {
-	const writers, hot, keys = 1000, 1, 10_000
-	cold := scaled(1, 4)
+	const hot, keys = 1, 10_000
+	writers, cold := scaled(300, 1000), scaled(1, 4)
 	b := servers(t)
 	b.connect(t, servicestest.Kafka(t)...)
 	p := newPipeline(t, b, 6)
@@ -206,6 +206,7 @@ func TestThousandWriters(t *testing.T) {
 // and go, of which some die between publishing and deleting: nothing is lost,
 // and nothing handled twice.
 func TestRedisUnderLoad(t *testing.T) {
+	t.Parallel()
 	b := servers(t)
 	b.connect(t, servicestest.Kafka(t)...)
 	p := newPipeline(t, b, 4)

@@ -54,6 +54,7 @@ func testExpress(e *env) {
 	e.until("the express lane", func() bool {
 		return got("urgent", "k1") == want.String() && got("urgent", "k2") == want.String()
 	})
+	e.until("what was published to be deleted", func() bool { return e.depth().Rows <= 400 })
 	if rows := e.depth().Rows; rows < 400 {
 		e.Errorf("%d rows wait, want the 400 ordinary ones", rows)
 	}

@@ -14,12 +14,15 @@ import (
 // TestMySQL runs the suite with the driver's defaults, and with the options of
 // driver and server that change what statements answer.
 func TestMySQL(t *testing.T) {
+	t.Parallel() // beside what keeps another server busy
 	t.Run("Defaults", func(t *testing.T) {
+		t.Parallel()
 		outboxtest.Run(t, func(t *testing.T) (*sql.DB, *outbox.Dialect) {
 			return openMySQL(t, func(*mysql.Config) {}), outbox.MySQL
 		})
 	})
 	t.Run("Options", func(t *testing.T) {
+		t.Parallel()
 		outboxtest.Run(t, func(t *testing.T) (*sql.DB, *outbox.Dialect) {
 			return openMySQL(t, func(cfg *mysql.Config) {
 				cfg.ClientFoundRows, cfg.InterpolateParams, cfg.ParseTime = true, true, true

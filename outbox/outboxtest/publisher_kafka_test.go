@@ -16,6 +16,7 @@ import (
 )
 
 func TestKafkaPublisher(t *testing.T) {
+	t.Parallel()
 	t.Run("kafka", func(t *testing.T) { TestPublisher(t, kafkaHarness(servicestest.Kafka(t)[0])) })
 	t.Run("kfake", func(t *testing.T) {
 		k := startKfake(t, outboxdev.KafkaConfig{})
@@ -24,6 +25,7 @@ func TestKafkaPublisher(t *testing.T) {
 }
 
 func TestKafkaPublisherRestarts(t *testing.T) {
+	t.Parallel()
 	t.Run("kafka", func(t *testing.T) {
 		k := servicestest.StartKafka(t)
 		h := kafkaHarness(k.Addr)

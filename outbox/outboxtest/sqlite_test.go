@@ -12,6 +12,7 @@ import (
 )
 
 func TestSQLite(t *testing.T) {
+	t.Parallel()
 	outboxtest.Run(t, func(t *testing.T) (*sql.DB, *outbox.Dialect) {
 		db, err := sql.Open("sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "app ?#%.db")))
 		if err != nil {

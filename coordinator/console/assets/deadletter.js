@@ -6,7 +6,7 @@ import { awayPanel, isAway, mayAct, nameOf } from "./outboxes.js";
 import { onDead } from "./outboxacts.js";
 import { size } from "./parts.js";
 import { readable } from "./payloads.js";
-import { href } from "./session.js";
+import { holdsLetters, href } from "./session.js";
 import { age, at } from "./time.js";
 
 export async function show({ root, query, signal, navigate, title }) {
@@ -19,7 +19,7 @@ export async function show({ root, query, signal, navigate, title }) {
     [d, allowed] = await Promise.all([api.deadLetter(number, signal), mayAct(name, signal)]);
   } catch (err) {
     if (signal.aborted || !isAway(err)) throw err;
-    return void root.replaceChildren(h("h1", {}, `Dead letter ${number}`), awayPanel(err));
+    return void root.replaceChildren(h("h1", {}, `Dead letter ${number}`), awayPanel(err, name));
   }
   const done = () => navigate(href("deadletters", { name }));
   const subject = h("span", {}, `#${d.number} `, h("code", {}, d.topic), d.key && [" key ", h("code", {}, d.key)]);
@@ -27,7 +27,7 @@ export async function show({ root, query, signal, navigate, title }) {
     h("h1", {}, "Dead letter ", h("code", {}, `#${d.number}`), " of ", h("a", { href: href("deadletters", { name }) }, h("code", {}, name))),
     h("section", { class: "cause bad", "aria-label": "Why" }, h("p", {}, h("strong", {}, d.parked ? "Parked: " : "Given up: "), d.error || "it waits behind another one of its key"),
       d.parked && h("p", {}, "Its key stands still until the first of its parked messages is replayed or discarded.")),
-    allowed && onDead(api, { numbers: [d.number] }, subject, done), facts(name, d), headers(d), body(d)));
+    allowed && onDead(api, { numbers: [d.number] }, subject, done, holdsLetters(name)), facts(name, d), headers(d), body(d)));
 }
 
 function facts(name, d) {

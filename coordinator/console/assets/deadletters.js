@@ -6,7 +6,7 @@ import { awayPanel, isAway, mayAct, nameOf, names } from "./outboxes.js";
 import { onDead } from "./outboxacts.js";
 import { byTopicAndKey, plural, selected, size } from "./parts.js";
 import { poll } from "./poll.js";
-import { href } from "./session.js";
+import { holdsLetters, href } from "./session.js";
 import { age } from "./time.js";
 
 const pageSize = 50;
@@ -24,7 +24,7 @@ export async function show({ root, query, signal, navigate, title }) {
   const away = h("div", { hidden: true });
   const chosen = new Set();
   const soon = () => load().catch(() => {}); // the next poll says what is wrong
-  const menu = allowed ? menuOf(api, query, chosen, soon) : { node: "", draw() {} };
+  const menu = allowed ? menuOf(api, name, query, chosen, soon) : { node: "", draw() {} };
   root.replaceChildren(h("h1", {}, "Dead letters of ", h("a", { href: href("outbox", { name }) }, h("code", {}, name))), names("deadletters", name),
     byTopicAndKey("deadletters", name, query, navigate), away, list, menu.node);
 
@@ -39,7 +39,7 @@ export async function show({ root, query, signal, navigate, title }) {
       away.hidden = true;
     } catch (err) {
       if (signal.aborted || !isAway(err)) throw err;
-      away.replaceChildren(awayPanel(err));
+      away.replaceChildren(awayPanel(err, name));
       away.hidden = false;
     }
     list.hidden = !away.hidden;
@@ -65,7 +65,8 @@ const chooseAll = (rows) => h("input", { type: "checkbox", "aria-label": "choose
 
 // menuOf offers what can be done with those that are chosen, or with all that
 // the filter selects.
-function menuOf(api, query, chosen, done) {
+function menuOf(api, name, query, chosen, done) {
+  const offer = (which, subject) => onDead(api, which, subject, done, holdsLetters(name));
   const node = h("section", { class: "panel bulk", "aria-label": "Act on dead letters" });
   let seen = null;
   const draw = () => {
@@ -77,11 +78,11 @@ function menuOf(api, query, chosen, done) {
     const filter = Object.entries(which).map(([k, v]) => `${k} ${v}`).join(", ");
     if (numbers.length > 0) {
       const text = numbers.length === 1 ? `Number ${numbers[0]}` : `${numbers.length} dead letters: numbers ${numbers.join(", ")}`;
-      node.replaceChildren(h("p", {}, numbers.length === 1 ? "The chosen one:" : `The ${numbers.length} chosen:`), onDead(api, { numbers }, subject(text), done));
+      node.replaceChildren(h("p", {}, numbers.length === 1 ? "The chosen one:" : `The ${numbers.length} chosen:`), offer({ numbers }, subject(text)));
     } else if (filter) {
-      node.replaceChildren(h("p", {}, `Everything of ${filter}, on every page:`), onDead(api, which, subject(filter), done));
+      node.replaceChildren(h("p", {}, `Everything of ${filter}, on every page:`), offer(which, subject(filter)));
     } else {
-      node.replaceChildren(h("p", { class: "quiet" }, "Choose some, or filter by topic or key, to replay or discard them."));
+      node.replaceChildren(h("p", { class: "quiet" }, `Choose some, or filter by topic or key, to ${holdsLetters(name) ? "requeue" : "replay or discard"} them.`));
     }
   };
   return { node, draw };

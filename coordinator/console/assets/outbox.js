@@ -8,7 +8,7 @@ import { awayPanel, isAway, mayAct, nameOf, names, paced, since } from "./outbox
 import { onWaiting } from "./outboxacts.js";
 import { plural, table } from "./parts.js";
 import { poll } from "./poll.js";
-import { href, outboxNames } from "./session.js";
+import { holdsLetters, href, outboxNames } from "./session.js";
 import { age, at, until } from "./time.js";
 import { waiting } from "./waiting.js";
 
@@ -16,6 +16,7 @@ export async function show({ root, query, signal, navigate, title }) {
   const name = nameOf(query);
   title(name ? `Outbox ${name}` : "Outboxes");
   if (!outboxNames.includes(name)) return void root.replaceChildren(h("h1", {}, "Outboxes"), none(name));
+  if (holdsLetters(name)) return void navigate(href("deadletters", { name }));
   const api = outbox(name);
   const foot = h("p", { class: "foot", role: "status" }, "Loading…");
   let body = h("div", {});

@@ -10,11 +10,11 @@ const many = (n) => plural(n, "message");
 
 // act asks for a reason, does it, and tells what was done. subject is what it is
 // done to, in words; which is the same for the API.
-export async function act({ api, verb, title, subject, says, which, danger, sure, done }) {
+export async function act({ api, verb, title, subject, says, which, danger, sure, done, hint }) {
   const key = requestKeys();
   const result = await ask({
     title, says: [h("p", { class: "subject" }, subject), ...says], action: title, danger,
-    fields: [recorded, sure && typed(sure)].filter(Boolean),
+    fields: [hint ? { ...recorded, hint } : recorded, sure && typed(sure)].filter(Boolean),
     submit: ({ reason: why }) => {
       const body = { ...which, reason: why };
       return api[verb]({ ...body, requestId: key(JSON.stringify(body)) });
@@ -66,12 +66,20 @@ const words = {
   },
 };
 
+// With dead letters of consumers there is one thing to do.
+const requeue = {
+  replay: {
+    title: "Requeue", one: "It goes back to the topic that it came from, behind what is there. Who has handled it knows it again.",
+    many: "They go back to the topic that they came from, behind what is there. Who has handled them knows them again.",
+  },
+};
+
 // onDead offers what can be done with dead letters: which is { numbers }, or
 // { topic, key }, which is counted first.
-export function onDead(api, which, subject, done) {
+export function onDead(api, which, subject, done, ofConsumers) {
   const { numbers } = which;
-  return h("div", { class: "buttons" }, Object.entries(words).map(([verb, w]) => {
-    const how = { api, verb, title: w.title, subject, says: [numbers?.length === 1 ? w.one : w.many], which, danger: w.danger, done };
+  return h("div", { class: "buttons" }, Object.entries(ofConsumers ? requeue : words).map(([verb, w]) => {
+    const how = { api, verb, title: w.title, subject, says: [numbers?.length === 1 ? w.one : w.many], which, danger: w.danger, done, hint: ofConsumers && "Recorded beside the dead letters in Kafka, under your name." };
     const sure = w.danger && (numbers?.length === 1 ? numbers[0] : String(numbers?.length));
     return button(w.title, null, () => (numbers ? act({ ...how, sure }) : counted(how)), w.danger);
   }));

@@ -4,7 +4,7 @@ import { outbox } from "./api.js";
 import { h } from "./dom.js";
 import { figure } from "./figure.js";
 import { visible, wait } from "./poll.js";
-import { href, operates, outboxNames, who } from "./session.js";
+import { holdsLetters, href, operates, outboxNames, who } from "./session.js";
 import { age, span } from "./time.js";
 
 const every = 5000;
@@ -17,7 +17,7 @@ export const nameOf = (query) => query.get("name") ?? outboxNames[0] ?? "";
 export function names(page, here) {
   if (outboxNames.length < 2) return "";
   return h("nav", { class: "chips", "aria-label": "Outboxes" }, outboxNames.map((name) =>
-    h("a", { href: href(page, { name }), "aria-current": name === here && "page" }, name)));
+    h("a", { href: href(holdsLetters(name) ? "deadletters" : page, { name }), "aria-current": name === here && "page" }, name)));
 }
 
 // mayAct tells whether the caller may act on an outbox: the coordinator and the
@@ -77,8 +77,8 @@ export function whyNot(err) {
 export function troubles(all) {
   return [...all].flatMap(([name, s]) => {
     if (!s || s.closed) return [];
-    const link = (page, text) => h("a", { href: href(page, { name }) }, `outbox ${name}: ${text}`);
-    if (s.trouble) return [link("outbox", `its relay is away (${s.trouble})`)];
+    const link = (page, text) => h("a", { href: href(page, { name }) }, `${holdsLetters(name) ? "consumers of" : "outbox"} ${name}: ${text}`);
+    if (s.trouble) return [holdsLetters(name) ? link("deadletters", s.trouble) : link("outbox", `its relay is away (${s.trouble})`)];
     return [
       Number(s.blocked) && link("outbox", `${s.blocked} ${s.blocked === "1" ? "key does" : "keys do"} not get through`),
       Number(s.dead) && link("deadletters", `${s.dead} dead ${s.dead === "1" ? "letter" : "letters"}`),
@@ -95,10 +95,11 @@ export function tiles(all) {
 }
 
 function tile(name, s) {
-  const to = href("outbox", { name });
+  const to = href(holdsLetters(name) ? "deadletters" : "outbox", { name });
   if (!s) return figure(name, "…", to);
   if (s.closed) return figure(name, "no access", to, "", s.trouble);
   if (s.trouble) return figure(name, "away", to, "bad", s.trouble);
+  if (holdsLetters(name)) return figure(name, [Number(s.dead).toLocaleString(), h("small", {}, " dead")], to, Number(s.dead) ? "bad" : "", "given up by consumers");
   const bad = Number(s.dead) || Number(s.blocked) || seconds(s.oldest) > late;
   const notes = [s.oldest ? ["oldest ", age(s.oldest)] : "nothing waits",
     Number(s.dead) > 0 && ` · ${Number(s.dead).toLocaleString()} dead`, Number(s.blocked) > 0 && ` · ${s.blocked} blocked`];
@@ -106,9 +107,10 @@ function tile(name, s) {
 }
 
 // awayPanel stands in the place of what a relay does not tell.
-export function awayPanel(err) {
+export function awayPanel(err, name) {
   const [title, rest] = closed(err)
     ? ["This relay does not let you in: ", ""]
+    : holdsLetters(name) ? ["Not known just now: ", " Dead letters stay in Kafka. Asked again every few seconds."]
     : ["This relay is away: ", " Its messages wait in the database; none is lost. Asked again every few seconds."];
   return h("section", { class: "cause bad", role: "alert" }, h("p", {}, h("strong", {}, title), whyNot(err), "."), rest && h("p", {}, rest));
 }

@@ -25,8 +25,13 @@ export function may(verb) {
 // operates tells whether somebody with this identity may act on messages.
 export const operates = (id) => !id.authenticated || id.roles.some((r) => operators.includes(r));
 
-// outboxNames are those of the relays that this console shows.
-export const outboxNames = document.querySelector("meta[name=outboxes]").content.split(" ").filter(Boolean);
+const meta = (name) => document.querySelector(`meta[name=${name}]`).content.split(" ").filter(Boolean);
+
+// outboxNames are those of the relays that this console shows, and of the dead
+// letters of consumers, which holdsLetters tells apart.
+export const outboxNames = meta("outboxes");
+const letters = meta("letters");
+export const holdsLetters = (name) => letters.includes(name);
 
 // href is the address of a page, in this namespace.
 export function href(page, params = {}) {
