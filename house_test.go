@@ -13,7 +13,9 @@ import (
 // goFiles may start a goroutine by themselves; everything else owns its
 // goroutines through an errgroup in a Run(ctx) error.
 var goFiles = map[string]string{
-	"outbox/redis.go":    "a client call outlives the context that it does not heed, by its own timeouts",
+	"outbox/redis.go":                     "a client call outlives the context that it does not heed, by its own timeouts",
+	"coordinator/store/sqlstore/loads.go": "loads of several callers outlive each of them; Close waits for them",
+
 	"sdk/participant.go": "waits for handlers, and gives up on those that ignore their context",
 	"sdk/session.go":     "one goroutine a handler, counted in Participant.calls, which Run waits for",
 }

@@ -64,6 +64,7 @@ var arrows = []arrow{
 	{"coordinator/notify", "saga/txn", "the names of states"},
 	{"coordinator/store/sealedstore", "coordinator/store", "implements it over another"},
 	{"outbox/outboxapi", "outbox", "operates it"},
+	{"outbox/outboxapi", "outbox/inbox", "operates consumers' dead letters"},
 	{"outbox/outboxapi", "proto/amends/v1", "speaks it"},
 
 	{"deploy/servicestest", "deploy/services", "starts servers of a test's own"},
@@ -102,6 +103,7 @@ var testArrows = []arrow{
 	{"coordinator/...", "coordinator", "a whole one"},
 	{"coordinator/...", "sdk", "its participants"},
 	{"coordinator/...", "outbox", "a participant's dialect"},
+	{"coordinator/...", "outbox/inbox", "the consumers of the simulation"},
 	{"coordinator/console", "coordinator/gateway/gatewaytest", "a fake API"},
 	{"coordinator/console", "outbox/outboxapi", "a real relay's API"},
 	{"outbox/schema/...", "outbox/schema/...", "the registry with each codec"},
@@ -178,6 +180,18 @@ var outside = []arrow{
 	{"cmd/amends", "github.com/redis/go-redis/v9", "the relay's keys"},
 	{"cmd/amends", "modernc.org/sqlite", "the relay's database"},
 	{"cmd/amends", "golang.org/x/sync", "errgroup: goroutines have an owner"},
+	{"cmd/amends", "github.com/segmentio/kafka-go", "--kafka-sasl: its mechanisms"},
+	{"cmd/amends/internal/bench", "github.com/HdrHistogram/hdrhistogram-go", "latencies to their percentiles"},
+	{"cmd/amends/internal/bench", "github.com/go-sql-driver/mysql", "a database to measure in"},
+	{"cmd/amends/internal/bench", "github.com/google/uuid", "names that nobody has"},
+	{"cmd/amends/internal/bench", "golang.org/x/sync", "errgroup: goroutines have an owner"},
+	{"cmd/amends/internal/bench", "google.golang.org/grpc", "over loopback"},
+	{"cmd/torture/...", "github.com/spf13/cobra", "commands and flags"},
+	{"cmd/torture/...", "github.com/go-sql-driver/mysql", "the checker reads the databases itself"},
+	{"cmd/torture/...", "github.com/redis/go-redis/v9", "flushes it"},
+	{"cmd/torture/...", "github.com/segmentio/kafka-go", "the checker reads the log itself"},
+	{"cmd/torture/...", "golang.org/x/sync", "errgroup: goroutines have an owner"},
+	{"cmd/torture/...", "google.golang.org/grpc", "connects"},
 }
 
 // outsideAnywhere are rooms that use whatever the main module requires.

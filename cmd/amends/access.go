@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -16,10 +19,12 @@ import (
 type access struct {
 	authFile                  string
 	tlsCert, tlsKey, clientCA string
+	clusterCA                 string
 	insecure                  bool
 	file                      *auth.File
 	guard                     *auth.Guard // nil: nobody is asked
 	grpcTLS, httpTLS          *tls.Config // nil: plaintext
+	clusterTLS                *tls.Config // nil: plaintext
 }
 
 func (a *access) flags(cmd *cobra.Command) {
@@ -28,6 +33,8 @@ func (a *access) flags(cmd *cobra.Command) {
 	f.StringVar(&a.tlsCert, "tls-cert", "", "talk TLS, with the certificate chain in this PEM `file`")
 	f.StringVar(&a.tlsKey, "tls-key", "", "its key, a PEM `file`")
 	f.StringVar(&a.clientCA, "client-ca", "", "take client certificates signed by an authority in this PEM `file`")
+	f.StringVar(&a.clusterCA, "cluster-ca", "",
+		"believe other coordinators whose certificates are signed by an authority in this PEM `file` (default: the system's, and --tls-cert's)")
 	f.BoolVar(&a.insecure, "insecure", false, "listen beyond loopback without TLS or login")
 }
 
@@ -38,6 +45,8 @@ func (a *access) check() error {
 		return usagef("--tls-cert and --tls-key belong together: give both")
 	case a.clientCA != "" && a.tlsCert == "":
 		return usagef("--client-ca is for TLS: give --tls-cert and --tls-key too")
+	case a.clusterCA != "" && a.tlsCert == "":
+		return usagef("--cluster-ca is for TLS: give --tls-cert and --tls-key too")
 	case a.clientCA != "" && a.authFile == "":
 		return usagef("--client-ca says which certificates to believe, not what they may do: give --auth-file too")
 	}
@@ -74,8 +83,33 @@ func (a *access) load(log *slog.Logger) (err error) {
 	if a.grpcTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log); err != nil {
 		return err
 	}
-	a.httpTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log)
+	if a.httpTLS, err = auth.ServerTLS(a.tlsCert, a.tlsKey, a.clientCA, log); err != nil {
+		return err
+	}
+	a.clusterTLS, err = a.toOthers()
 	return err
+}
+
+// toOthers is how the other coordinators of the cluster are dialled: they talk
+// TLS as this one does.
+func (a *access) toOthers() (*tls.Config, error) {
+	if a.clusterCA != "" {
+		conf, err := auth.ClientTLS(a.clusterCA, "", "")
+		if err != nil {
+			return nil, fmt.Errorf("--cluster-ca: %w", err)
+		}
+		return conf, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil { // there is none on this machine
+		pool = x509.NewCertPool()
+	}
+	own, err := os.ReadFile(a.tlsCert)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert: %w", err)
+	}
+	pool.AppendCertsFromPEM(own) // what is in it was read a moment ago
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}, nil
 }
 
 // prefetch fetches the keys of issuers. The log tells which of them is away.

@@ -201,7 +201,7 @@ func TestCluster(t *testing.T) {
 	out := ok(t, "cluster", "--addr", addr)
 	for _, want := range []string{
 		`^12 +0 +0 +0 +3 +0 +0\.0 +99\.5 +0\.0$`, `^Oldest unfinished: old`, `longer than 1m0s$`,
-		`^one \(answers\) +250 `, `^256 shards, of which nobody owns 6$`, `^accounts +0 +7 +0 +accounts\.debit$`,
+		`^one \(answers\) +100 +active +- +one:7460 +v9 +20`, `^two +100 +draining +(1h0m0|59m)\S*s +- `, `^twx +50 +gone +- +- `, `^256 shards, of which nobody owns 6$`, `^accounts +0 +7 +0 +accounts\.debit$`,
 	} {
 		if !regexp.MustCompile(`(?m)` + want).MatchString(out) {
 			t.Errorf("want %s in\n%s", want, out)
@@ -222,5 +222,30 @@ func TestCluster(t *testing.T) {
 	out = ok(t, "cluster", "whoami", "--addr", addr)
 	if !regexp.MustCompile(`(?m)^alice +shop +break-glass +$`).MatchString(out) || !strings.Contains(out, "asks nobody who they are") {
 		t.Errorf("printed\n%s", out)
+	}
+}
+
+// TestDrain asks for the coordinator that is meant, and for no other.
+func TestDrain(t *testing.T) {
+	f := &fake{}
+	addr := f.start(t)
+	f.failNext(lost())
+	out := ok(t, "cluster", "drain", "on", "--reason", "a new disk", "--addr", addr)
+	want := &amendsv1.DrainMemberRequest{Name: "one", Reason: "a new disk"}
+	if got := f.requests(); len(got) != 2 || !proto.Equal(got[0], want) || !proto.Equal(got[1], want) || !strings.Contains(out, "COORDINATOR") {
+		t.Errorf("asked %v, printed\n%s", got, out)
+	}
+	ok(t, "cluster", "undrain", "two", "--dry-run", "--addr", addr)
+	undrain := &amendsv1.UndrainMemberRequest{Name: "two", Reason: "dry run", ValidateOnly: true}
+	if got := f.requests(); len(got) != 1 || !proto.Equal(got[0], undrain) {
+		t.Errorf("asked %v, want %v", got, undrain)
+	}
+	for _, name := range []string{"tw", "three", ""} {
+		if r := amends(t, "cluster", "drain", name, "--reason", "r", "--addr", addr); r.code != 2 || !strings.Contains(r.stderr, "one, two, twx") {
+			t.Errorf("drain %q: exit code %d, said %q", name, r.code, r.stderr)
+		}
+	}
+	if got := f.requests(); len(got) != 0 {
+		t.Errorf("asked %v", got)
 	}
 }

@@ -24,7 +24,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"overview", "Show the figures that tell whether all is well", fetchOverview, printOverview},
-		{"members", "List the coordinators and how many shards each owns", fetchMembers, printMembers},
+		{"members", "List the coordinators: where they are, how many shards each owns, how late it is", fetchMembers, printMembers},
 		{"participants", "List the services that are connected, or that calls wait for", fetchParticipants, printParticipants},
 	}
 }
@@ -33,9 +33,10 @@ func newCluster() *cobra.Command {
 	var a asking
 	cmd := &cobra.Command{
 		Use:   "cluster",
-		Short: "Show how the coordinators and the services are",
+		Short: "Show how the coordinators and the services are, and drain coordinators",
 		Long: `Show the figures that tell whether all is well, the coordinators with the shards
-that each owns, and the services that are connected to the one that answers.`,
+that each owns, and the services that are connected to the one that answers. Any
+coordinator of a cluster can be asked.`,
 		Args: group(&cobra.Command{}).Args,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.showParts(cmd, parts()...) },
 	}
@@ -49,7 +50,7 @@ that each owns, and the services that are connected to the one that answers.`,
 		a.flags(sub)
 		cmd.AddCommand(sub)
 	}
-	cmd.AddCommand(newWhoAmI())
+	cmd.AddCommand(newDrain(), newUndrain(), newWhoAmI())
 	return cmd
 }
 
@@ -120,23 +121,6 @@ func printOverview(w io.Writer, m proto.Message) error {
 		fmt.Fprintf(w, "Oldest unfinished: %s, since %s\n", printable(o.GetOldestGid()), when(o.GetOldestCreateTime()))
 	}
 	_, err := fmt.Fprintf(w, "Stalled means: has waited for a participant for longer than %v\n", o.GetStallAfter().AsDuration())
-	return err
-}
-
-func printMembers(w io.Writer, m proto.Message) error {
-	cluster := m.(*amendsv1.GetClusterResponse)
-	t := newTable("COORDINATOR", "SHARDS", "LEASE UNTIL")
-	for _, member := range cluster.GetMembers() {
-		name := member.GetName()
-		if member.GetSelf() {
-			name += " (answers)"
-		}
-		t.row(text(name), text(strconv.Itoa(int(member.GetShards()))), text(when(member.GetLeaseExpireTime())))
-	}
-	if err := t.print(w); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "%d shards, of which nobody owns %d\n", cluster.GetShards(), cluster.GetUnownedShards())
 	return err
 }
 

@@ -32,6 +32,7 @@ no consumer has to run. (Messages that a relay could not publish are shown by
 // deadAsking is what every command on dead letters has.
 type deadAsking struct {
 	kafka   []string
+	login   kafkaLogin
 	topic   string
 	timeout time.Duration
 	out     output
@@ -40,6 +41,7 @@ type deadAsking struct {
 func (a *deadAsking) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&a.kafka, "kafka", nil, "`brokers`, host:port, separated by commas")
+	a.login.flags(cmd)
 	f.StringVar(&a.topic, "topic", "", "the topic that the messages were published to, without .dead")
 	f.DurationVar(&a.timeout, "timeout", time.Minute, "how long all of it may take")
 	a.out.flag(cmd)
@@ -55,11 +57,18 @@ func (a *deadAsking) ask(cmd *cobra.Command, fn func(context.Context, *inbox.Dea
 	case a.timeout <= 0:
 		return usagef("--timeout is %v: give a duration above 0", a.timeout)
 	}
+	if err := a.login.check(a.kafka); err != nil {
+		return err
+	}
 	log, err := (&logging{level: "warn"}).logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	d, err := inbox.NewDeadLetters(a.kafka, a.topic, &inbox.DeadLettersConfig{Logger: log})
+	conf, login, err := a.login.open()
+	if err != nil {
+		return err
+	}
+	d, err := inbox.NewDeadLetters(a.kafka, a.topic, &inbox.DeadLettersConfig{TLS: conf, SASL: login, Logger: log})
 	if err != nil {
 		return &usageError{err}
 	}

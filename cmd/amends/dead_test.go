@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,6 +62,7 @@ func TestDead(t *testing.T) {
 	if got := say("show", at, "--body"); got != "body" {
 		t.Errorf("body: %q", got)
 	}
+	consoleShowsLetters(t, k.Addr())
 	for _, step := range []struct{ args, want string }{
 		{"--id id-0 --dry-run", "1 messages (would be done; nothing was)"}, {"--key a --reason mended", "3 messages (done)"},
 		{"--key a --reason mended", "0 messages"}, {"--all --reason mended -o json", `"requeued": 3`},
@@ -125,6 +128,34 @@ func TestDeadUsage(t *testing.T) {
 	} {
 		if r := amends(t, append([]string{"dead"}, strings.Fields(args)...)...); r.code != 2 || r.stderr == "" {
 			t.Errorf("amends dead %s: exit code %d, said %q; want 2", args, r.code, r.stderr)
+		}
+	}
+}
+
+// consoleShowsLetters asks a coordinator's console for them.
+func consoleShowsLetters(t *testing.T, broker string) {
+	t.Helper()
+	serve := []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--dead-letters", "orders"}
+	p := start(t, append(serve, "--http", "127.0.0.1:0", "--dead-letters-kafka", broker)...)
+	web := p.waitFor(t, `^amends: console on (\S+)$`)[1]
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, web+"outbox/orders.dead/v1/outbox", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(body), `"deadLetters":"6"`) {
+		t.Errorf("the console: %s, %v", body, err)
+	}
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, args := range [][]string{serve, append(serve, "--dead-letters-kafka", broker), append(serve, "--http", "127.0.0.1:0")} {
+		if r := amends(t, args...); r.code != 2 || !strings.Contains(r.stderr, "--dead-letters") {
+			t.Errorf("%v: exit code %d, %s", args, r.code, r.stderr)
 		}
 	}
 }

@@ -223,7 +223,23 @@ func (f *fake) GetOverview(context.Context, *amendsv1.GetOverviewRequest) (*amen
 }
 
 func (f *fake) GetCluster(context.Context, *amendsv1.GetClusterRequest) (*amendsv1.GetClusterResponse, error) {
-	return &amendsv1.GetClusterResponse{Shards: 256, UnownedShards: 6, Members: []*amendsv1.Member{{Name: "one", Self: true, Shards: 250}}}, nil
+	return &amendsv1.GetClusterResponse{Shards: 256, UnownedShards: 6, Members: []*amendsv1.Member{
+		{Name: "one", Self: true, Shards: 100, Address: "one:7460", Version: "v9", StartTime: timestamppb.Now()},
+		{Name: "two", Shards: 100, Draining: true, StartTime: timestamppb.Now(), OldestDueTime: timestamppb.New(time.Now().Add(-time.Hour))},
+		{Name: "twx", Shards: 50},
+	}}, nil
+}
+
+func (f *fake) ListMembers(context.Context, *amendsv1.ListMembersRequest) (*amendsv1.ListMembersResponse, error) {
+	return &amendsv1.ListMembersResponse{Members: []*amendsv1.Member{{Name: "one", Self: true}, {Name: "two"}, {Name: "twx"}}}, nil
+}
+
+func (f *fake) DrainMember(_ context.Context, r *amendsv1.DrainMemberRequest) (*amendsv1.DrainMemberResponse, error) {
+	return &amendsv1.DrainMemberResponse{}, f.act(r)
+}
+
+func (f *fake) UndrainMember(_ context.Context, r *amendsv1.UndrainMemberRequest) (*amendsv1.UndrainMemberResponse, error) {
+	return &amendsv1.UndrainMemberResponse{}, f.act(r)
 }
 
 func (f *fake) ListParticipants(context.Context, *amendsv1.ListParticipantsRequest) (*amendsv1.ListParticipantsResponse, error) {

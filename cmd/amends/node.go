@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +27,7 @@ const minLease = time.Second
 type node struct {
 	at        location
 	listen    string
+	advertise string // empty: as listen says
 	http      string // empty: none
 	access    access
 	telling   telling
@@ -67,7 +70,7 @@ func (n *node) check() error {
 	case n.lease != 0 && n.lease < minLease:
 		return usagef("--lease-ttl is %v: give %v or more", n.lease, minLease)
 	}
-	errs := []error{n.access.check(), n.access.checkListen("--listen", n.listen), n.outboxes.check(n.http)}
+	errs := []error{checkAdvertise(n.advertise), n.access.check(), n.access.checkListen("--listen", n.listen), n.outboxes.check(n.http)}
 	if n.http != "" {
 		errs = append(errs, n.access.checkListen("--http", n.http))
 	}
@@ -90,13 +93,17 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	if err != nil {
 		return err
 	}
-	c, err := coordinator.New(ctx, st, n.config(notifier, log))
-	if err != nil {
-		return err
-	}
 	lis, err := listen(ctx, "--listen", n.listen)
 	if err != nil {
 		return err
+	}
+	cfg, err := n.config(notifier, lis.Addr(), log)
+	if err != nil {
+		return errors.Join(err, lis.Close())
+	}
+	c, err := coordinator.New(ctx, st, cfg)
+	if err != nil {
+		return errors.Join(err, lis.Close())
 	}
 	web, err := n.newWeb(ctx, c, notifier, log)
 	if err != nil {
@@ -122,16 +129,21 @@ func (n *node) beside(ctx context.Context) error {
 	return n.sealed.Run(ctx)
 }
 
-func (n *node) config(notifier *notify.Notifier, log *slog.Logger) *coordinator.Config {
+func (n *node) config(notifier *notify.Notifier, lis net.Addr, log *slog.Logger) (*coordinator.Config, error) {
+	address, err := advertised(n.advertise, n.listen, lis, n.at.conf != nil)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
 	cfg := &coordinator.Config{
-		Name: n.name, StallAfter: n.stall, MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention,
+		Name: n.name, Address: address, Version: buildVersion(), ClusterTLS: n.access.clusterTLS,
+		StallAfter: n.stall, MaxLive: n.maxLive, LeaseTTL: n.lease, Retention: n.retention,
 		DrainTimeout: n.drain, Logger: log, Auth: n.access.guard, TLS: n.access.grpcTLS,
 	}
 	if notifier != nil {
 		cfg.Observers = append(cfg.Observers, notifier.Observe)
 	}
 	n.lifecycle.tell(cfg)
-	return cfg
+	return cfg, nil
 }
 
 // drive runs a coordinator, and its notifier, if any, until after its end: what

@@ -28,6 +28,7 @@ type outboxes struct {
 	tls      bool
 	ca       string
 	insecure bool
+	letters  letterTopics
 }
 
 func (o *outboxes) flags(cmd *cobra.Command) {
@@ -38,6 +39,7 @@ func (o *outboxes) flags(cmd *cobra.Command) {
 	f.BoolVar(&o.tls, "outbox-tls", false, "talk TLS to these relays, trusting the system's authorities")
 	f.StringVar(&o.ca, "outbox-tls-ca", "", "talk TLS to these relays, trusting the authorities in this PEM `file`")
 	f.BoolVar(&o.insecure, "outbox-insecure", false, "talk to relays beyond loopback without TLS: callers' tokens can be read on the way")
+	o.letters.flags(cmd)
 }
 
 // outboxName is what stands in the console's addresses.
@@ -68,7 +70,7 @@ func (o *outboxes) check(http string) error {
 	case len(o.relays) > 0 && http == "":
 		return usagef("--outbox is for the console: give --http too")
 	}
-	return nil
+	return errors.Join(o.letters.check(http, seen), o.letters.login.check(o.letters.brokers))
 }
 
 func (o *outboxes) encrypted() bool { return o.tls || o.ca != "" }
@@ -85,9 +87,13 @@ func (o *outboxes) connect(guard *auth.Guard) (all []console.Outbox, done func()
 		}
 		transport = credentials.NewTLS(cfg)
 	}
+	all, closeLetters, err := o.letters.connect(guard)
+	if err != nil {
+		return nil, nil, err
+	}
 	var conns []*grpc.ClientConn
 	done = func() error {
-		var errs []error
+		errs := []error{closeLetters()}
 		for _, c := range conns {
 			errs = append(errs, c.Close())
 		}

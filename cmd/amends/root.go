@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(newDev(), newServe(), newRelay(), newMigrate(), newTx(), newBulk(), newOutbox(), newDead(),
-		newAudit(), newCluster(), newToken(), newVersion())
+		newAudit(), newCluster(), newBench(), newToken(), newVersion())
 	return root
 }
 

@@ -20,14 +20,17 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a coordinator",
-		Long: `Run a coordinator until interrupted (SIGINT, SIGTERM). Then it refuses new work,
-lets calls under way finish and gives back its leases; a second signal ends it at
-once, which loses nothing that was acknowledged.
+		Long: `Run a coordinator until interrupted (SIGINT, SIGTERM). Then it gives its shards to
+the other coordinators while it still answers, refuses new work, lets calls under
+way finish and gives back its leases; a second signal ends it at once, which loses
+nothing that was acknowledged.
 
 It keeps transactions in one of two places, whose tables it makes and upgrades:
   --data-dir   a directory with SQLite, for one process at a time
-  --mysql      a database of MySQL 8.0, MariaDB 10.6 or newer, for any number of
-               coordinators: when one crashes, another takes over after --lease-ttl
+  --mysql      a database of MySQL 8.0, MariaDB 10.6 or newer, for a cluster of any
+               number of coordinators (see docs/cluster.md): each serves every
+               request; when one crashes, the others take over after --lease-ttl.
+               They reach each other at --advertise
 
 Beyond loopback it listens with TLS and an --auth-file only, which says who may do
 what: see 'amends token new'.
@@ -53,7 +56,7 @@ what: see 'amends token new'.
 	n.at.connsFlag("16, or a quarter of what the server admits if that is less")
 	n.flags(cmd)
 	cmd.Flags().DurationVar(&n.lease, "lease-ttl", 10*time.Second,
-		"how long a crash of this coordinator delays its transactions on --mysql")
+		"how long a crash of this coordinator delays its transactions on --mysql; the same for all of a cluster")
 	n.publicFlags(cmd)
 	logs.flags(cmd)
 	return cmd
@@ -64,6 +67,8 @@ func (n *node) publicFlags(cmd *cobra.Command) {
 	host, _ := os.Hostname() // without one, the coordinator's default name will do
 	f := cmd.Flags()
 	f.StringVar(&n.name, "name", host[:min(len(host), maxName)], "this coordinator's name, in 'amends cluster' and in logs")
+	f.StringVar(&n.advertise, "advertise", "",
+		"where other coordinators and clients reach --listen, host:port (default: the host that --listen names, else this machine's name)")
 	f.StringVar(&n.http, "http", "",
 		"serve the console, the HTTP/JSON API and /metrics on this `address` (default: don't), for example "+defaultHTTP)
 	f.StringVar(&n.keys, "encryption-keys", "",
