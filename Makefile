@@ -14,8 +14,10 @@ P        ?= 2
 PARALLEL ?= 4
 TIMEOUT  ?= 15m
 FUZZTIME ?= 20s
-# Random transactions per machine in `make sim`.
+FOR      ?= 2m
+# In `make sim`: random transactions per machine, and seeds of the whole system.
 SIM      ?= 500000
+SEEDS    ?= 2000
 BENCH    ?= .
 BENCHTIME ?= 1s
 
@@ -29,7 +31,10 @@ endif
 TAGS := amends_invariants
 # The race detector needs cgo and a C compiler. `make test RACE=` goes without it.
 CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
-RACE ?= $(if $(CC_FOUND),-race,)
+RACE ?= $(if $(CC_FOUND),-race $(UNRACED),)
+# SQLite translated to Go is by far the most that tests run: its own code is not
+# instrumented, which takes most of their time. Ours and the driver are.
+UNRACED := $(foreach p,sqlite/lib libc/... memory,-gcflags=modernc.org/$(p)=-race=false)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
@@ -72,14 +77,34 @@ services-down: ## End the services that were started here, and remove their data
 	@$(GO) build -o bin/ ./.ci/services && exec bin/services down
 
 .PHONY: race
-race: ## Run every test three times with the race detector, uncached, in random order
-	@$(WITH_SERVICES) bin/report $(GO) test -json -race -tags $(TAGS) -count 3 -shuffle on \
+race: ## Run every test three times with the race detector, uncached, in random order, in its long form
+	@export AMENDS_LONG=1; $(WITH_SERVICES) bin/report $(GO) test -json -race $(UNRACED) -tags $(TAGS) -count 3 -shuffle on \
 		-p $(P) -parallel $(PARALLEL) -timeout 60m $(PKG)
 
 .PHONY: sim
-sim: ## Run the simulations longer, from new seeds (SIM=how many; SEED=n repeats one, with its trail)
-	$(if $(SEED),AMENDS_SIM_SEED=$(SEED),AMENDS_SIM_SEED=$$(date +%s)000 AMENDS_SIM_N=$(SIM)) \
+sim: ## Run simulations and models longer, from new seeds (SIM, SEEDS: how many; SEED=n repeats one of the whole system)
+ifeq ($(SEED),)
+	AMENDS_SIM_SEED=$$(date +%s)000 AMENDS_SIM_N=$(SIM) \
 		$(GO) test -tags $(TAGS) -count 1 -timeout 60m -run 'TestSimulation' -v ./saga ./tcc
+	AMENDS_MODEL=full $(GO) test -count 1 -timeout 60m -run 'TestExploration' -v ./coordinator/internal/model
+endif
+	@mkdir -p .cache
+	$(if $(SEED),AMENDS_SIM_SEED=$(SEED),AMENDS_SIM_SEED=$$(date +%s)000 AMENDS_SIM_N=$(SEEDS)) \
+		$(GO) test -overlay "$$($(GO) run ./coordinator/internal/simulation/exact .cache/exact)" -tags $(TAGS),amends_exact \
+		-count 1 -timeout 180m -run 'TestSimulation$$' -v ./coordinator/internal/simulation
+
+.PHONY: mutants
+mutants: ## Plant faults in the code, one by one, and say which test catches each (docs/mutants.md)
+	$(GO) run ./.ci/mutants
+
+.PHONY: spec
+spec: ## Check the TLA+ specification (docs/spec; fetches TLC from Maven Central)
+	docs/spec/check
+
+.PHONY: torture
+torture: build ## Attack a cluster of processes on real servers (FOR=2m SCENE=kills|term|rolling|resume SEED=n TORTURE='--flags')
+	$(GO) build -trimpath -o bin/torture ./cmd/torture
+	exec bin/torture $(SCENE) $(if $(filter resume,$(SCENE)),,--for $(FOR) $(if $(SEED),--seed $(SEED),)) $(TORTURE)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s)
