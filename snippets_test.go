@@ -58,7 +58,12 @@ var shownCommands = map[string]testedBy{
 	"amends tx list --state parked --label order_id=A-17":                       {testTx, `t.Run("filter"`},
 	"amends cluster":        {testAct, "TestCluster"},
 	"amends cluster whoami": {testAct, "TestCluster"},
-	"amends bulk start abort --unfinished --dry-run": {testAct, "TestBulk"},
+	"AMENDS_MYSQL_DSN='amends:…@tcp(db:3306)/amends' amends serve --advertise 10.0.0.1:7460": {"cmd/amends/rolling_test.go", "TestRollingRestart"},
+
+	"amends cluster members":                                                   {testAct, "TestCluster"},
+	"amends cluster drain m1 --reason 'a new disk'":                            {"cmd/amends/rolling_test.go", "TestRollingRestart"},
+	"amends cluster undrain m1 --reason 'it is there'":                         {"cmd/amends/rolling_test.go", "TestRollingRestart"},
+	"amends bulk start abort --unfinished --dry-run":                           {testAct, "TestBulk"},
 	"amends bulk list":                                                         {testAct, "TestBulk"},
 	"amends bulk get ID":                                                       {testAct, "TestBulk"},
 	"amends bulk cancel ID --reason 'too early'":                               {testAct, "TestBulk"},

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -153,5 +155,49 @@ func TestSealAcrossVersions(t *testing.T) {
 	two.Gid = "h"
 	if b, _ = digestOf(&two); bytes.Equal(a, b) {
 		t.Error("another request has the same digest")
+	}
+}
+
+// TestSealDeadline: nobody waits longer for the secret than they want to, and
+// what is no header of a member asks for no secret.
+func TestSealDeadline(t *testing.T) {
+	asked, free := make(chan struct{}), make(chan struct{})
+	seal := NewSeal("b", func(context.Context) ([]byte, error) {
+		close(asked) // panics when it is read a second time meanwhile
+		<-free
+		return nil, errors.New("the store is away")
+	})
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(sealHeader, "x"))
+	if _, err := seal.open(ctx, pauseMethod); !errors.Is(err, amendsv1.ErrUnauthenticated) {
+		t.Errorf("a header of one byte: %v", err)
+	}
+	var g errgroup.Group
+	g.Go(func() error {
+		_, err := seal.keyOf(context.Background())
+		if errors.Is(err, amendsv1.ErrUnavailable) {
+			return nil
+		}
+		return fmt.Errorf("a store that is away: %w", err)
+	})
+	<-asked
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	told := make(chan error, 1)
+	g.Go(func() error {
+		_, err := seal.keyOf(gone)
+		told <- err
+		return nil
+	})
+	select {
+	case err := <-told:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want that the caller is gone", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("waits for the store although its caller is gone")
+	}
+	close(free)
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }

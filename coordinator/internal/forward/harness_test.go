@@ -30,6 +30,7 @@ type cluster struct {
 	self    string
 	owner   store.Member
 	refresh func() // called at every Refresh
+	alone   bool   // there is no other member
 }
 
 func (c *cluster) own(m store.Member) {
@@ -41,6 +42,9 @@ func (c *cluster) own(m store.Member) {
 func (c *cluster) Members() []store.Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.alone {
+		return []store.Member{{Name: c.self}}
+	}
 	return []store.Member{{Name: c.self}, c.owner}
 }
 
@@ -62,6 +66,7 @@ type handlers struct {
 	amendsv1.UnimplementedTransactionServiceServer
 	amendsv1.UnimplementedOperatorServiceServer
 	amendsv1.UnimplementedAdminServiceServer
+	amendsv1.UnimplementedClusterServiceServer
 	start func(context.Context, *amendsv1.StartSagaRequest) (*amendsv1.StartSagaResponse, error)
 	wait  func(context.Context, *amendsv1.WaitTransactionRequest) (*amendsv1.WaitTransactionResponse, error)
 	pause func(*amendsv1.PauseRequest) error
@@ -91,6 +96,7 @@ type node struct {
 	forward *forward.Forwarder
 	member  store.Member
 	conn    *grpc.ClientConn
+	stop    func() // ends the Forwarder's Run
 }
 
 func newNode(t *testing.T, name string, wait time.Duration) *node {
@@ -113,10 +119,12 @@ func newNode(t *testing.T, name string, wait time.Duration) *node {
 	amendsv1.RegisterTransactionServiceServer(r, n.handlers)
 	amendsv1.RegisterOperatorServiceServer(r, n.handlers)
 	amendsv1.RegisterAdminServiceServer(r, n.handlers)
+	amendsv1.RegisterClusterServiceServer(r, n.handlers)
 	ctx, stop := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return srv.Serve(lis) })
 	g.Go(func() error { return n.forward.Run(ctx) })
+	n.stop = stop
 	n.member = store.Member{Name: name, Address: lis.Addr().String()}
 	if n.conn, err = grpc.NewClient(n.member.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20))); err != nil {
