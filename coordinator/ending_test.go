@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/store/memstore"
@@ -33,7 +35,8 @@ func TestRunEndsBeforeServe(t *testing.T) {
 		return leaving.Run(run)
 	})
 	serves.Go(func() error { return leaving.Serve(serve, lis) })
-	conn := dial(t, lis.Addr().String())
+	conn := must(grpc.NewClient(cfg.Address, grpc.WithTransportCredentials(insecure.NewCredentials())))(t)
+	defer func() { _ = conn.Close() }()
 	ms.all = append(ms.all, &member{Coordinator: leaving, addr: lis.Addr().String(), conn: conn})
 	ms.attend(t)
 	ms.settle(t)
@@ -46,7 +49,7 @@ func TestRunEndsBeforeServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), clusterPatience)
 	defer cancel()
-	_, err := amendsv1.NewTransactionServiceClient(conn).WaitTransaction(ctx, &amendsv1.WaitTransactionRequest{Gid: "any"})
+	_, err := amendsv1.NewTransactionServiceClient(conn).BeginTcc(ctx, &amendsv1.BeginTccRequest{Name: "x"})
 	if !errors.Is(amendsv1.FromError(err), amendsv1.ErrNotOwner) {
 		t.Errorf("a coordinator whose Run has ended: %v, want ErrNotOwner", err)
 	}

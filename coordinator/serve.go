@@ -20,7 +20,8 @@ import (
 // Run drives transactions and serves Conn until ctx ends. Then it drains. Where
 // there are other coordinators on the store, they take its shards first, while
 // it still answers; requests that wait are ended as unavailable, for their
-// callers to wait at another one, and Serve's other requests are answered. Then
+// callers to wait at another one, and other requests of a Serve whose context has
+// ended, too, are answered; one that goes on serving sends callers elsewhere. Then
 // new work is refused as unavailable, calls under way get DrainTimeout to be
 // answered, and leases are given back. It returns an error only when the store
 // was closed under it or was taken away. A coordinator runs once.
@@ -33,7 +34,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	c.register(c.cfg.Auth.Registrar(guest))
 	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
 	g.Go(func() error { return ignoreStopped(guest.Serve(c.guest.lis)) })
-	g.Go(func() error { return c.front.Run(gctx) })
+	front, endFront := context.WithCancel(context.WithoutCancel(ctx)) // until the engine has ended: it hands over to others
+	defer endFront()
+	g.Go(func() error { return c.front.Run(front) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -50,24 +53,28 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		c.front.End()
 		own.Stop()
 		guest.Stop()
+		endFront()
 		return errors.Join(err, c.own.conn.Close(), c.guest.conn.Close())
 	})
 	return g.Wait()
 }
 
 // leave has the other coordinators take the shards, then ends what waits, and
-// returns when the Serves have ended. Where there are no others, what is under
-// way is for the engine to drain.
+// returns when those Serves have ended that are to end. Where there are no others,
+// what is under way is for the engine to drain.
 func (c *Coordinator) leave(ctx context.Context) {
 	if !c.handOver(ctx) {
 		return
 	}
 	c.hub.Close() // no call comes from here any more
 	c.front.End()
-	select {
-	case <-c.serves.none():
-	case <-ctx.Done():
-	case <-time.After(2 * c.drainTimeout()): // they take as long, if their own context ends, too
+	ctx, cancel := context.WithTimeout(ctx, 2*c.drainTimeout()) // as long as they take
+	defer cancel()
+	for _, one := range c.serves.ending() {
+		select {
+		case <-one.ended:
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -86,8 +93,7 @@ func (c *Coordinator) handOver(ctx context.Context) bool {
 // coordinators on the store, if there are any, take the shards, and requests
 // under way finish for a moment. It closes lis. Run must be running beside it.
 func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
-	c.serves.begin()
-	defer c.serves.end()
+	defer c.serves.begin(ctx)()
 	opts := []grpc.ServerOption{grpc.MaxHeaderListSize(maxHeaders)}
 	if c.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
@@ -113,41 +119,46 @@ func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
 	return g.Wait()
 }
 
-// serves counts the Serves that run.
+// serves are the Serves that run.
 type serves struct {
-	mu    sync.Mutex
-	count int
-	ended chan struct{} // closed when there is none any more; nil: nobody asks
+	mu  sync.Mutex
+	all map[*serving]struct{}
 }
 
-func (s *serves) begin() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.count++
+// serving is one of them.
+type serving struct {
+	ctx   context.Context // it goes on until this ends
+	ended chan struct{}
 }
 
-func (s *serves) end() {
+// begin notes one, and returns what is to be called at its end.
+func (s *serves) begin(ctx context.Context) (end func()) {
+	one := &serving{ctx: ctx, ended: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.count--; s.count == 0 && s.ended != nil {
-		close(s.ended)
-		s.ended = nil
+	if s.all == nil {
+		s.all = map[*serving]struct{}{}
+	}
+	s.all[one] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.all, one)
+		close(one.ended)
 	}
 }
 
-// none is closed once no Serve runs.
-func (s *serves) none() <-chan struct{} {
+// ending are those that have yet to end, and are about to.
+func (s *serves) ending() []*serving {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.count == 0 {
-		none := make(chan struct{})
-		close(none)
-		return none
+	var all []*serving
+	for one := range s.all {
+		if one.ctx.Err() != nil {
+			all = append(all, one)
+		}
 	}
-	if s.ended == nil {
-		s.ended = make(chan struct{})
-	}
-	return s.ended
+	return all
 }
 
 func (c *Coordinator) drainTimeout() time.Duration {

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,14 +44,14 @@ type Seal struct {
 	secret  func(context.Context) ([]byte, error)
 	refused atomic.Uint64
 
-	mu  sync.Mutex
-	key []byte // made of the secret, once that could be read
+	turn chan struct{}          // holds a token while somebody reads the secret
+	key  atomic.Pointer[[]byte] // made of the secret, once that could be read
 }
 
 // NewSeal makes the Seal of the member that is called self. The secret is the
 // same for all members and is read once, when it is first needed.
 func NewSeal(self string, secret func(context.Context) ([]byte, error)) *Seal {
-	return &Seal{self: self, secret: secret}
+	return &Seal{self: self, secret: secret, turn: make(chan struct{}, 1)}
 }
 
 // Refused is how many requests came with a header that was forged, altered,
@@ -99,12 +98,20 @@ func (s *Seal) Vouch(ctx context.Context, to, method string, req proto.Message, 
 	return metadata.NewOutgoingContext(ctx, md), nil
 }
 
-// keyOf reads the secret, once.
+// keyOf reads the secret, once. Nobody waits for it, or for somebody else who
+// reads it, longer than their context lasts.
 func (s *Seal) keyOf(ctx context.Context) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.key != nil {
-		return s.key, nil
+	if key := s.key.Load(); key != nil {
+		return *key, nil
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if key := s.key.Load(); key != nil {
+		return *key, nil
 	}
 	secret, err := s.secret(ctx)
 	if err == nil && len(secret) < 16 {
@@ -113,8 +120,11 @@ func (s *Seal) keyOf(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, amendsv1.ErrUnavailable.With("the secret of the cluster cannot be read just now: %v", err)
 	}
-	s.key, err = hkdf.Key(sha256.New, secret, nil, sealUse, sha256.Size)
-	return s.key, err
+	key, err := hkdf.Key(sha256.New, secret, nil, sealUse, sha256.Size)
+	if err == nil {
+		s.key.Store(&key)
+	}
+	return key, err
 }
 
 func macOf(key, text []byte) []byte {
@@ -141,6 +151,10 @@ func (s *Seal) open(ctx context.Context, method string) (*sealed, error) {
 	if len(headers) == 0 {
 		return nil, nil
 	}
+	if n := len(headers[0]); n < sha256.Size || n > maxSealed { // no reason to ask the store
+		s.refused.Add(1)
+		return nil, unsealed("%d bytes are none that a member of the cluster sends", n)
+	}
 	key, err := s.keyOf(ctx)
 	if err != nil {
 		return nil, err
@@ -152,16 +166,16 @@ func (s *Seal) open(ctx context.Context, method string) (*sealed, error) {
 	return said, err
 }
 
+func unsealed(format string, args ...any) error {
+	return amendsv1.ErrUnauthenticated.With("metadata "+sealHeader+": "+format, args...)
+}
+
 func (s *Seal) check(key []byte, headers []string, method string, now time.Time) (*sealed, error) {
-	refuse := func(format string, args ...any) (*sealed, error) {
-		return nil, amendsv1.ErrUnauthenticated.With("metadata "+sealHeader+": "+format, args...)
-	}
+	refuse := func(format string, args ...any) (*sealed, error) { return nil, unsealed(format, args...) }
 	raw := []byte(headers[0])
 	switch {
 	case len(headers) > 1:
 		return refuse("it is there %d times: a member of the cluster sends one", len(headers))
-	case len(raw) < sha256.Size || len(raw) > maxSealed:
-		return refuse("%d bytes are none that a member of the cluster sends", len(raw))
 	case !hmac.Equal(raw[:sha256.Size], macOf(key, raw[sha256.Size:])):
 		return refuse("no member of this cluster has made it")
 	}

@@ -42,10 +42,11 @@ func (f *Forwarder) look() {
 	}
 }
 
-// Run watches over requests that are under way at other members until ctx ends,
-// and then closes the connections to them.
+// Run watches over requests that are under way at other members until ctx ends.
+// Then it does as End, and closes the connections to them.
 func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.conns.close()
+	defer f.end()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {

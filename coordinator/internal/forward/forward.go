@@ -164,6 +164,16 @@ type request struct {
 	to     target
 }
 
+// nameless tells whether the request is a verb that would not be known again if
+// it was repeated, though it may have been carried out.
+func (r *request) nameless() bool {
+	verb, ok := r.msg.(interface {
+		GetRequestId() string
+		GetValidateOnly() bool
+	})
+	return ok && verb.GetRequestId() == "" && !verb.GetValidateOnly()
+}
+
 func (f *Forwarder) route(ctx context.Context, r *request) (any, error) {
 	if f.cfg.Forwarded(ctx) { // one hop only
 		return r.next(ctx, r.msg)
@@ -180,7 +190,7 @@ func (f *Forwarder) route(ctx context.Context, r *request) (any, error) {
 	}
 	for p := (patience{f: f}); ; {
 		resp, err := f.once(ctx, r)
-		if !errors.Is(err, amendsv1.ErrNotOwner) {
+		if !errors.Is(err, amendsv1.ErrNotOwner) || r.nameless() {
 			return resp, err
 		}
 		if err := p.wait(ctx, err); err != nil {
@@ -198,6 +208,9 @@ func (f *Forwarder) once(ctx context.Context, r *request) (any, error) {
 		return r.next(ctx, r.msg)
 	case owner.Name == "":
 		return nil, amendsv1.ErrNotOwner.With("no coordinator owns the transaction's shard just now; try again")
+	case owner.Address == "" && r.to.member != "": // which stays so
+		return nil, amendsv1.ErrIllegalVerb.With("coordinator %s says nowhere where it is reached: ask it itself, "+
+			"or start it with an address", owner.Name)
 	case owner.Address == "" || owner.Name == f.cfg.Self:
 		return nil, amendsv1.ErrNotOwner.With("coordinator %s owns the transaction's shard, and says nowhere where it is reached", owner.Name)
 	}

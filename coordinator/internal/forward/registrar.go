@@ -111,7 +111,7 @@ func (f *Forwarder) relay(ctx context.Context, ss grpc.ServerStream, req *amends
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	return f.failure(ctx, out, owner, err)
+	return f.failure(ctx, out, to, owner, err)
 }
 
 // watched is a stream whose one request was read already.

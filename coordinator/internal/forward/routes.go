@@ -123,14 +123,14 @@ func giveGID(f *Forwarder, namespace string, req proto.Message) error {
 	return nil
 }
 
-// giveID makes a request_id for a verb that has none. A cluster of one does not
-// repeat verbs.
+// giveID makes a request_id for a verb that has none. In a cluster of one a verb
+// without one is not repeated; that there is none is not known to be so.
 func giveID(f *Forwarder, _ string, req proto.Message) error {
 	r := req.(interface {
 		GetRequestId() string
 		GetValidateOnly() bool
 	})
-	if r.GetRequestId() != "" || r.GetValidateOnly() || len(f.cluster.Members()) < 2 {
+	if r.GetRequestId() != "" || r.GetValidateOnly() || len(f.cluster.Members()) == 1 {
 		return nil
 	}
 	return giveRequestID(req)

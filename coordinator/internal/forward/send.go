@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -31,12 +32,12 @@ func (f *Forwarder) send(ctx context.Context, r *request, owner store.Member) (a
 	if err == nil {
 		return resp, nil
 	}
-	return nil, f.failure(ctx, out, owner, err)
+	return nil, f.failure(ctx, out, r.to, owner, err)
 }
 
 // failure is what became of a request to another member. What that member itself
 // says goes on unchanged, details and all.
-func (f *Forwarder) failure(ctx, out context.Context, owner store.Member, err error) error {
+func (f *Forwarder) failure(ctx, out context.Context, to target, owner store.Member, err error) error {
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
@@ -50,8 +51,14 @@ func (f *Forwarder) failure(ctx, out context.Context, owner store.Member, err er
 		}
 		return restore(err)
 	}
+	if status.Code(err) == codes.Canceled { // not by the caller: the connection was closed here
+		return amendsv1.ErrNotOwner.With("the connection to coordinator %s was closed; try again", owner.Name)
+	}
 	if errors.Is(amendsv1.FromError(err), amendsv1.ErrUnavailable) {
 		f.conns.complain(owner, err)
+		if to.member != "" {
+			return amendsv1.ErrNotOwner.With("coordinator %s is not reached at %s; try again", owner.Name, owner.Address)
+		}
 		return amendsv1.ErrNotOwner.With("coordinator %s, which owns the transaction's shard, is not reached at %s; try again", owner.Name, owner.Address)
 	}
 	return err
