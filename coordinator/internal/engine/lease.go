@@ -64,8 +64,11 @@ func (e *Engine) nextLook(age time.Duration, err error) time.Duration {
 	if err != nil {
 		return every
 	}
-	if e.cluster.chart.Load().hungry {
+	switch c := e.cluster.chart.Load(); {
+	case c.hungry:
 		every = min(every, hungry)
+	case c.alone(e.cfg.Owner):
+		every = e.cfg.LeaseTTL / 4 // nothing comes free, and newcomers wait for a round
 	}
 	return max(min(every, e.cfg.LeaseTTL/4-age), time.Millisecond)
 }

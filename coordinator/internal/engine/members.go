@@ -66,6 +66,12 @@ func (c *chart) free(h *store.Holding, now time.Time) bool {
 	return h.Owner == "" || !now.Add(c.ahead).Before(h.ExpiresAt)
 }
 
+// alone reports whether there is nobody but self, and nothing that is not its.
+func (c *chart) alone(self string) bool {
+	others := func(h store.Holding) bool { return h.Owner != self }
+	return len(c.members) < 2 && !slices.ContainsFunc(c.holdings, others)
+}
+
 // member returns one by name; one that is unknown has no more than its name.
 func (c *chart) member(name string) store.Member {
 	for i := range c.members {
