@@ -133,17 +133,6 @@ func TestOneMessageDoesNotStopTheLog(t *testing.T) {
 	}
 }
 
-// TestMeasuringOwesLittle has a measurement that hung: there is another one soon.
-func TestMeasuringOwesLittle(t *testing.T) {
-	r := newRoom(SQLite, &Config{MaxRows: 1})
-	r.pay()
-	r.spend(time.Hour)
-	r.savedAt = time.Now().Add(-measureShare*measureAhead - time.Second)
-	if !r.pay() {
-		t.Error("nothing is measured long after a measurement that hung")
-	}
-}
-
 // TestOrderWhateverHappens plays a partition at random: messages that fail, are
 // delayed, poison or both; too many that are held; owners that change between two
 // steps, and in the middle of one.

@@ -77,23 +77,6 @@ SELECT i, x'31', 'test', x'61', x'31323334', x'', x'', 0 FROM n`
 	}
 }
 
-// TestMeasuringTakesItsShare has measurements that take long: they become rare.
-func TestMeasuringTakesItsShare(t *testing.T) {
-	r := newRoom(SQLite, &Config{MaxRows: 10})
-	r.savedAt = time.Now()
-	if !r.pay() {
-		t.Fatal("nothing was saved up")
-	}
-	r.saved -= 2 * measureAhead
-	if r.pay() {
-		t.Error("measured again at once")
-	}
-	r.savedAt = r.savedAt.Add(-2 * measureShare * measureAhead)
-	if !r.pay() || r.saved > measureAhead {
-		t.Errorf("%v are saved up, at most %v may be", r.saved, measureAhead)
-	}
-}
-
 // TestDelayedKeysFillNoMemory has many keys wait: the partition keeps none of them
 // in mind, and goes on.
 func TestDelayedKeysFillNoMemory(t *testing.T) {

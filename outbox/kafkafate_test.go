@@ -114,9 +114,12 @@ func TestGivenUpBatchIsFenced(t *testing.T) { onKafka(t, testGivenUpBatchIsFence
 
 func testGivenUpBatchIsFenced(t *testing.T, k *testBroker) {
 	topic := k.topic(t, 1)
-	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.addr)
+	p := newPublisher(t, KafkaConfig{}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
+	p.cfg.DeliveryTimeout = time.Minute // until it knows the topic and has a producer id
+	publishAllOf(t, p, []Message{{ID: "-", Topic: topic, Body: []byte("-")}})
+	p.cfg.DeliveryTimeout = 200 * time.Millisecond
 	faults.lose.Store(1 << 30)
 	if errs := p.Publish(t.Context(), []Message{{ID: "a", Topic: topic, Body: []byte("a")}}); errs == nil {
 		t.Fatal("acknowledged without an answer")
@@ -131,8 +134,8 @@ func testGivenUpBatchIsFenced(t *testing.T, k *testBroker) {
 	for _, r := range readLog(t, k.addr, topic)[0] {
 		got = append(got, string(r.value))
 	}
-	if strings.Join(got, "") != "ab" {
-		t.Errorf("log is %q, want a and b", got)
+	if strings.Join(got, "") != "-ab" {
+		t.Errorf("log is %q, want -, a and b", got)
 	}
 }
 

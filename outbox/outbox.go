@@ -140,12 +140,13 @@ func (c *Config) validate() error {
 // some time after), and what a transaction that Tx let in, while there was room,
 // writes after its first message. The share shrinks with the room, so that
 // most of this takes processes that stop in the middle of a write. MaxAge is
-// looked at every quarter of a second.
+// looked at every quarter of a second, or as often as there is time to measure.
 //
 // A measurement reads only what has changed, never the whole table but at first,
 // and measuring takes at most a twentieth of the time, of which a second may be
-// saved up, or owed: close to a bound a process waits for, or is refused, room that it has
-// not had the time to measure. Write measures what its transaction sees: at
+// saved up and a tenth of a second owed: close to a bound a process waits for, or is
+// refused, room that it has not had the time to measure, for at most 2 s after a
+// measurement, however long that took. Write measures what its transaction sees: at
 // REPEATABLE READ, what was there when it began.
 type Outbox struct {
 	d    *Dialect

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,25 +76,49 @@ func TestUnreadableRow(t *testing.T) {
 	}
 }
 
-// TestDeleteSurvivesErrors fails the delete once: nothing is published again.
+// TestDeleteSurvivesErrors fails the delete of what was published: it is not
+// published again, and deleted later. At a share of 1 the first page is deleted while
+// the second one is published, and both have to be deleted after that.
 func TestDeleteSurvivesErrors(t *testing.T) {
-	p, log := newTestPartition(t)
-	insert(t, p, 1, "k")
-	if _, err := p.r.db.Exec(`ALTER TABLE amends_outbox_owner RENAME TO away`); err != nil {
+	for _, tc := range []struct {
+		share float64
+		rows  int64 // until the delete fails
+	}{{DefaultShare, 1}, {1, 20}} { // 20: of two pages
+		t.Run(fmt.Sprint(tc.share), func(t *testing.T) {
+			p, log := newTestPartition(t)
+			p.r.pace.share = tc.share
+			var want []string
+			for id := int64(1); id <= tc.rows; id++ {
+				insert(t, p, id, "k")
+				want = append(want, fmt.Sprint(id))
+			}
+			mustExec(t, p, `CREATE TRIGGER fails BEFORE DELETE ON amends_outbox_0 BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
+			var err error
+			for end := 10; err == nil && end > 0; end-- {
+				_, err = p.step(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), "delete published rows") {
+				t.Fatalf("the step answers %v, want the failed delete", err)
+			}
+			if got := log.ids(); got != strings.Join(want, " ") {
+				t.Fatalf("published %s before the delete failed, want %v", got, want)
+			}
+			mustExec(t, p, `DROP TRIGGER fails`)
+			p.drain(t)
+			if got := log.ids(); got != strings.Join(want, " ") {
+				t.Errorf("published %s, want %v once", got, want)
+			}
+			if b, err := Depth(t.Context(), p.r.db, SQLite); err != nil || b.Rows != 0 {
+				t.Errorf("depth %+v, %v: rows were left in the table", b, err)
+			}
+		})
+	}
+}
+
+func mustExec(t *testing.T, p *partition, query string) {
+	t.Helper()
+	if _, err := p.r.db.Exec(query); err != nil {
 		t.Fatal(err)
-	}
-	if _, err := p.step(t.Context()); err == nil {
-		t.Fatal("a failed delete was not reported")
-	}
-	if _, err := p.r.db.Exec(`ALTER TABLE away RENAME TO amends_outbox_owner`); err != nil {
-		t.Fatal(err)
-	}
-	p.drain(t)
-	if got := log.ids(); got != "1" {
-		t.Errorf("published %s, want 1 once", got)
-	}
-	if b, err := Depth(t.Context(), p.r.db, SQLite); err != nil || b.Rows != 0 {
-		t.Errorf("depth %+v, %v: the row was left in the table", b, err)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 const (
 	measureEvery = 250 * time.Millisecond // how old the estimate may be while there is room
 	measureShare = 20                     // measuring takes at most 1/20 of the time
-	measureAhead = time.Second            // of measuring that may be saved up, or owed
+	measureAhead = time.Second            // of measuring that may be saved up
+	measureOwed  = 100 * time.Millisecond // of measuring that may be owed: 2 s without any
 	waitPoll     = 20 * time.Millisecond  // how often a blocked Tx looks for room
 	roomShare    = 16                     // of the room found, 1/16 may be taken before it is measured again
 )
@@ -122,7 +123,8 @@ func (r *room) take(ctx context.Context, q querier, c claim) (why string, err er
 }
 
 // pay reports whether it is time to measure, such that this takes at most its
-// share of the time. The first one is free.
+// share of the time, as long as one takes no more than what may be owed. The first
+// one is free.
 func (r *room) pay() bool {
 	now := time.Now()
 	r.saved = min(measureAhead, r.saved+now.Sub(r.savedAt)/measureShare)
@@ -131,8 +133,9 @@ func (r *room) pay() bool {
 }
 
 // spend takes what a measurement took from what is saved. What that leaves owed is
-// bounded: one that hung with its database is not followed by minutes without any.
-func (r *room) spend(d time.Duration) { r.saved = max(r.saved-d, -measureAhead) }
+// bounded: until it is paid, a full outbox stays so for its writers, whatever a relay
+// does meanwhile.
+func (r *room) spend(d time.Duration) { r.saved = max(r.saved-d, -measureOwed) }
 
 // measure is called with the lock held, and gives it up meanwhile.
 func (r *room) measure(ctx context.Context, q querier, own amount) error {

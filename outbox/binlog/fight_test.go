@@ -144,14 +144,13 @@ func (f *fight) run(rounds int) {
 	f.more("at last")
 	stop()
 	again, total := f.result(func() []outbox.Message { return f.read() })
-	behind, began := uint64(total-again)-f.con.Stats().Handled, time.Now()
+	before, began := f.con.Stats().Handled, time.Now()
 	f.handled(total - again)
-	f.Logf("the longest waits: %v; then %d to handle, in %v", f.took, behind, time.Since(began).Round(time.Millisecond))
+	f.until("the last of those that came again", func() bool { return f.con.Stats().Duplicates >= uint64(again) })
 	seen := f.con.Stats()
 	end()
-	if seen.Duplicates < uint64(again) {
-		f.Errorf("%d messages came again, the consumer knew %d", again, seen.Duplicates)
-	}
+	f.Logf("the longest waits for progress: %v; at the end %d were still to be handled, which took %v",
+		f.took, uint64(total-again)-min(before, uint64(total-again)), time.Since(began).Round(time.Millisecond))
 	f.Logf("%d in the log, %d of them again; handled %d, each once and in order, %d suppressed; sources: %s",
 		total, again, seen.Handled, seen.Duplicates, map[bool]string{true: "polling", false: "binlog"}[f.poll])
 }
@@ -209,14 +208,18 @@ func (f *fight) read() (msgs []outbox.Message) {
 	return msgs
 }
 
-// handled wants n rows, each key's in order and without a gap.
+// handled wants n rows, each key's in order and without a gap. Writers are faster than the consumer and went on while
+// there was no broker: how long this takes is a matter of how long that was, so it waits as long as there is progress.
 func (f *fight) handled(n int) {
 	f.Helper()
-	f.until(fmt.Sprintf("%d handled", n), func() bool {
-		var rows int
-		f.must(f.db.QueryRow(`SELECT COUNT(*) FROM handled`).Scan(&rows))
-		return rows >= n
-	})
+	for count := -1; count < n; {
+		before := count
+		f.until(fmt.Sprintf("more than %d of %d handled", before, n), func() bool {
+			time.Sleep(50 * time.Millisecond) // between two polls: counting is work for the consumer's database
+			f.must(f.db.QueryRow(`SELECT COUNT(*) FROM handled`).Scan(&count))
+			return count > before
+		})
+	}
 	rows, err := f.db.Query(`SELECT msg_key, body FROM handled ORDER BY seq`)
 	f.must(err)
 	defer rows.Close()
