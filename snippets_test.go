@@ -51,6 +51,11 @@ var shownCommands = map[string]testedBy{
 	"make verify": {ci, "step make verify"},
 	"make lint":   {ci, "step make lint"},
 
+	"amends bench": {"cmd/amends/bench_test.go", "TestBench"},
+	"AMENDS_MYSQL_DSN='root:…@tcp(127.0.0.1:3306)/mysql' amends bench saga tcc --store mysql --repeat 5": {"cmd/amends/bench_test.go", "TestBench"},
+
+	"make torture": {"cmd/torture/torture_test.go", "TestTorture"},
+
 	"go run ./examples/transfer": {"snippets_test.go", "TestExampleOutput"},
 
 	"amends tx list --stalled": {testOp, "TestStalled"},

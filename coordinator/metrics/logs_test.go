@@ -23,13 +23,23 @@ var aboutNone = []string{
 	"amends: finished transactions could not be purged, trying again",
 	"amends: leases could not be renewed, trying again",
 	"amends: leases were not given back and will expire",
+	"amends: an operator changes who takes shards",
+	"amends: not all shards were handed over before the end; others take them when it has come",
+	"amends: shards could not be handed over",
+	"amends: shards handed over",
 	"amends: shards lost to another coordinator",
 	"amends: sweep failed, trying again",
+	"api: the members could not be read",
 	"api: internal error", // of a request; an error that is about a transaction names it
 	"participant connected",
 	"participant disconnected",
 	"participant turned away",
+	"sdk: a coordinator answers",
+	"sdk: a coordinator cannot be dialled",
+	"sdk: a coordinator cannot be reached",
+	"sdk: a coordinator left the cluster",
 	"sdk: attending",
+	"sdk: the cluster is closed",
 }
 
 var levels = []string{"Debug", "Info", "Warn", "Error", "DebugContext", "InfoContext", "WarnContext", "ErrorContext"}

@@ -91,9 +91,10 @@ func (w *world) build() {
 		}
 	}
 	w.keepRelay(w.banks[0])
-	for i := range logPartitions {
-		name := fmt.Sprintf("consumer%d", i)
-		w.log.owner[i] = name
+	for i := range w.log.owner { // before any of them looks
+		w.log.owner[i] = fmt.Sprintf("consumer%d", i)
+	}
+	for _, name := range w.log.owner {
 		w.keepConsumer(name, w.inbox)
 	}
 }
