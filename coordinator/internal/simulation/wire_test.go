@@ -199,7 +199,7 @@ func nameOf(m interface {
 	GetOp() amendsv1.Op
 	GetAttempt() int32
 }) string {
-	return m.GetGid() + "/" + string('0'+rune(m.GetIndex())) + " " + m.GetOp().String()[3:] + " " + string('0'+m.GetAttempt()%10)
+	return m.GetGid() + "/" + string('0'+m.GetIndex()) + " " + m.GetOp().String()[3:] + " " + string('0'+m.GetAttempt()%10)
 }
 
 // deliver brings a message, once, twice or never.
