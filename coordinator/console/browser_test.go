@@ -154,10 +154,20 @@ func (b *tab) run(actions ...action) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	if err := chromedp.Do(ctx, actions...); err != nil {
+	err := chromedp.Do(ctx, actions...)
+	for redrawn(err) && ctx.Err() == nil {
+		err = chromedp.Do(ctx, actions...)
+	}
+	if err != nil {
 		b.snap("failed")
 		b.Fatalf("%v; the page shows:\n%s", err, b.text("body"))
 	}
+}
+
+// redrawn reports that what was found was gone before anything was done to it:
+// news came in between.
+func redrawn(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Could not find node with given id")
 }
 
 func (b *tab) visit(path string) {
