@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -117,6 +118,21 @@ func attend(t *testing.T, conn grpc.ClientConnInterface, service string, well *a
 	if _, err := stream.Recv(); err != nil {
 		t.Fatal(err)
 	}
+	var sending sync.Mutex
+	send := func(m *amendsv1.AttendRequest) {
+		sending.Lock()
+		defer sending.Unlock()
+		_ = stream.Send(m) // ends with Recv
+	}
+	go func() { // a coordinator parts with those who say nothing, and a browser may take its time
+		for ctx.Err() == nil {
+			send(&amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Ping{Ping: &amendsv1.Ping{}}})
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
 	go func() {
 		for {
 			resp, err := stream.Recv()
@@ -130,7 +146,7 @@ func attend(t *testing.T, conn grpc.ClientConnInterface, service string, well *a
 					out.Code, out.Message = amendsv1.OutcomeCode_OUTCOME_CODE_UNKNOWN, "the bank does not answer"
 				}
 				outcomes := &amendsv1.Outcomes{Outcomes: []*amendsv1.Outcome{out}}
-				_ = stream.Send(&amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Outcomes{Outcomes: outcomes}}) // ends with Recv
+				send(&amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Outcomes{Outcomes: outcomes}})
 			}
 		}
 	}()
