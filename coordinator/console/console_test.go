@@ -23,7 +23,6 @@ func grant(fake *gatewaytest.Coordinator, role amendsv1.Role) {
 func txPath(gid string) string { return "/transaction?gid=" + url.QueryEscape(gid) }
 
 func TestConsole(t *testing.T) {
-	t.Parallel() // with a browser of its own
 	in := browser(t)
 	for name, test := range map[string]func(*testing.T, *gatewaytest.Coordinator, *tab){
 		"retry a stalled transaction":    retryStalled,
@@ -80,7 +79,9 @@ func retryStalled(t *testing.T, fake *gatewaytest.Coordinator, b *tab) {
 	if len(acts) != 1 || acts[0].Reason != "payments is back, ticket 99" || acts[0].Actor != "ada@example.com" || len(acts[0].Request) != 32 {
 		t.Errorf("acts: %+v", acts)
 	}
-	if n := js[int](b, `document.querySelectorAll(".events tbody tr").length`); n != 19 {
+	shown := func() int { return js[int](b, `document.querySelectorAll(".events tbody tr").length`) }
+	b.until("the last events", func() bool { return shown() >= 19 })
+	if n := shown(); n != 19 {
 		t.Errorf("%d events are shown, want 19: each once", n)
 	}
 	if b.text(".verbs") != "" {

@@ -22,7 +22,6 @@ type night struct {
 }
 
 func TestOutboxes(t *testing.T) {
-	t.Parallel()
 	in := browser(t)
 	for name, test := range map[string]func(*testing.T, *night, *tab){
 		"see it and replay it":   replayOne,

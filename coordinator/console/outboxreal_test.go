@@ -24,7 +24,6 @@ import (
 // TestRealOutbox: a message that the broker refuses for good is found among the
 // dead letters, is replayed with a reason, and is seen to be published.
 func TestRealOutbox(t *testing.T) {
-	t.Parallel()
 	in := browser(t)
 	db, err := sql.Open("sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "orders.db")))
 	if err != nil {

@@ -21,7 +21,6 @@ import (
 // TestRealCoordinator: a saga whose next try is an hour away is found by its
 // label, is paused and resumed by hand, and is seen to commit when it is retried.
 func TestRealCoordinator(t *testing.T) {
-	t.Parallel()
 	in := browser(t)
 	conn, trusted := startCoordinator(t)
 	h, err := console.New(conn, &console.Config{Name: "real"})
