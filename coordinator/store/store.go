@@ -206,9 +206,10 @@ type Store interface {
 	Events(ctx context.Context, gid string, after int64, limit int) ([]Event, error)
 
 	// Purge deletes up to limit transactions that finished before the given
-	// time, the oldest first, with their labels and events, and returns how
-	// many. Unfinished transactions are never deleted, whatever their age.
-	// After an error some may be gone, each of them whole.
+	// time, the oldest first (those of one time in the order of lists), with
+	// their labels and events, and returns how many. Unfinished transactions are
+	// never deleted, whatever their age. After an error some may be gone, each of
+	// them whole.
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
 
 	// Close waits for the calls under way and releases what the store holds.

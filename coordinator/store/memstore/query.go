@@ -146,7 +146,7 @@ func byShard(a, b store.Record) int {
 }
 
 func byFinish(a, b store.Record) int {
-	return cmp.Or(a.FinishedAt.Compare(b.FinishedAt), strings.Compare(a.GID, b.GID))
+	return cmp.Or(a.FinishedAt.Compare(b.FinishedAt), byCreation(a, b))
 }
 
 // byCreation is the order of lists: newest first, then by gid.

@@ -24,10 +24,6 @@ type dialect struct {
 	// keepMember ends the insert of a member: where the name is taken, all else
 	// is replaced.
 	keepMember string
-	// pair is the text of one (shard, epoch) among those that a check of
-	// leases accepts; pairs stand between pairsHead and pairsTail, with
-	// pairsBetween between them.
-	pair, pairsHead, pairsBetween, pairsTail string
 	// use names the index that serves a query, behind the table's alias.
 	use func(index string) string
 	// join joins two tables, the first of which is read first.
@@ -39,6 +35,8 @@ type dialect struct {
 	// negated, holds it with the sign turned and is read upwards.
 	newest  string
 	negated bool
+	// ended is the index of what is finished, by when.
+	ended string
 
 	// rowCounts are the sizes, descending to 1, of multi-row statements that
 	// are prepared once; batches are cut into them.
@@ -48,8 +46,9 @@ type dialect struct {
 	fillUp bool
 	// maxVars is the largest number of parameters of a statement.
 	maxVars int
-	// maxPairs is the largest number of pairs of a check of leases.
-	maxPairs int
+	// maxLeases is the largest number of leases that one statement checks, if
+	// the database has to be asked.
+	maxLeases int
 	// maxBytes bounds the text of a statement of several rows, 0: no bound.
 	maxBytes int
 	// exclusive: only this process has the database open.
@@ -94,7 +93,7 @@ const (
 	liveIndex      = `amends_live`
 	stalledIndex   = `amends_stalled`
 	waitsForIndex  = `amends_waits_for`
-	endedIndex     = `amends_ended`
+	endedIndex     = `amends_ended`    // where liveIndex has only what is live
 	labelsIndex    = `the first label` // of another table, which then leads
 	labelsByGID    = `amends_labels_gid`
 )

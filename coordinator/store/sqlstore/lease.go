@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	countShards  = `SELECT COUNT(*) FROM amends_leases`
-	isFree       = `(owner = '' OR expires_at <= %s)`
-	freeLeases   = `SELECT shard, epoch FROM amends_leases WHERE ` + isFree + ` ORDER BY shard LIMIT ?`
-	lockFree     = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE ` + isFree + ` AND %s ORDER BY t.shard%s`
-	lockHeld     = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE owner = ? AND %s ORDER BY t.shard%s`
-	takeLeases   = `UPDATE amends_leases SET owner = ?, epoch = epoch + 1, expires_at = %s + ? WHERE %s`
-	renewLeases  = `UPDATE amends_leases SET expires_at = %s + ? WHERE owner = ?`
-	heldLeases   = `SELECT shard, epoch FROM amends_leases WHERE owner = ? ORDER BY shard`
-	freeOwned    = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner = ?`
-	freeAll      = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner <> ''`
-	countMatches = `SELECT COUNT(*) FROM amends_leases t%s WHERE `
-	allEpochs    = `SELECT shard, epoch FROM amends_leases`
-	allLeases    = `SELECT shard, epoch, owner, expires_at FROM amends_leases ORDER BY shard`
+	countShards = `SELECT COUNT(*) FROM amends_leases`
+	isFree      = `(owner = '' OR expires_at <= %s)`
+	freeLeases  = `SELECT shard, epoch FROM amends_leases WHERE ` + isFree + ` ORDER BY shard LIMIT ?`
+	lockFree    = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE ` + isFree + ` AND %s ORDER BY t.shard%s`
+	lockHeld    = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE owner = ? AND %s ORDER BY t.shard%s`
+	takeLeases  = `UPDATE amends_leases SET owner = ?, epoch = epoch + 1, expires_at = %s + ? WHERE %s`
+	renewLeases = `UPDATE amends_leases SET expires_at = %s + ? WHERE owner = ?`
+	heldLeases  = `SELECT shard, epoch FROM amends_leases WHERE owner = ? ORDER BY shard`
+	freeOwned   = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner = ?`
+	freeAll     = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner <> ''`
+	epochsOf    = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE t.shard IN (`
+	allEpochs   = `SELECT shard, epoch FROM amends_leases`
+	allLeases   = `SELECT shard, epoch, owner, expires_at FROM amends_leases ORDER BY shard`
 
 	// maxAcquire is how many shards are taken in one transaction at most.
 	maxAcquire = 4096
@@ -120,6 +120,7 @@ func (s *Store) take(ctx context.Context, tx *sql.Tx, a *acquisition) error {
 	for i := range a.taken {
 		a.taken[i].Epoch++
 	}
+	s.forgetEpochs()
 	query := fmt.Sprintf(takeLeases, s.d.now, which)
 	_, err := tx.ExecContext(ctx, query, append([]any{a.owner, a.ttl.Microseconds()}, shards...)...)
 	return err
@@ -190,14 +191,12 @@ func queryLeases(ctx context.Context, tx *sql.Tx, query string, args ...any) ([]
 	return leases, rows.Err()
 }
 
-// newLeaseCheck counts the leases that are what they should be. Repeating a
-// lease changes nothing, so any number of them is filled up to a prepared one.
+// newLeaseCheck reads the epochs of shards, and keeps them as they are until the
+// transaction ends. To name a shard twice changes nothing, so any number of them
+// is filled up to a prepared one.
 func newLeaseCheck(d *dialect) *multi {
-	m := &multi{
-		head: fmt.Sprintf(countMatches, d.use(primaryKey)) + d.pairsHead, row: d.pair, between: d.pairsBetween,
-		tail: d.pairsTail + d.lock, vars: 2,
-	}
-	return m.sized(d, d.maxPairs)
+	m := &multi{head: fmt.Sprintf(epochsOf, d.use(primaryKey)), row: `?`, between: `, `, tail: `)` + d.lock, vars: 1}
+	return m.sized(d, d.maxLeases)
 }
 
 // checkLeases returns a *store.ConflictError unless every lease has its epoch,
@@ -205,17 +204,9 @@ func newLeaseCheck(d *dialect) *multi {
 func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Lease) error {
 	// Everybody locks in the same order, and so nobody in a circle.
 	leases = slices.SortedFunc(slices.Values(leases), byShard)
-	matching, err := s.leases.count(ctx, tx, leases)
-	if err != nil || matching == len(leases) {
-		return err
-	}
-	now, err := queryLeases(ctx, tx, allEpochs)
+	epochs, err := s.epochs(ctx, tx, leases)
 	if err != nil {
 		return err
-	}
-	epochs := make(map[int]int64, len(now))
-	for _, l := range now {
-		epochs[l.Shard] = l.Epoch
 	}
 	var lost []int
 	for _, l := range leases {
@@ -223,32 +214,74 @@ func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Leas
 			lost = append(lost, l.Shard)
 		}
 	}
+	if lost == nil {
+		return nil
+	}
 	return &store.ConflictError{Shards: lost}
 }
 
-// count runs a SELECT COUNT(*) over pairs, in as many pieces as it takes.
-func (m *multi) count(ctx context.Context, tx *sql.Tx, leases []store.Lease) (total int, err error) {
-	for len(leases) > 0 {
-		size := m.covering(len(leases))
-		args := make([]any, 0, 2*size)
-		for i := range size {
-			l := leases[min(i, len(leases)-1)]
-			args = append(args, l.Shard, l.Epoch)
-		}
-		var row *sql.Row
-		if stmt := m.prepared[size]; stmt != nil {
-			row = tx.StmtContext(ctx, stmt).QueryRowContext(ctx, args...)
-		} else {
-			row = tx.QueryRowContext(ctx, m.text(size), args...)
-		}
-		var n int
-		if err := row.Scan(&n); err != nil {
-			return 0, err
-		}
-		total += n
-		leases = leases[min(size, len(leases)):]
+// epochs returns the epochs of the leases' shards, and maybe of others. Where
+// no other process changes them, they are read once: who changes one calls
+// forgetEpochs, in a transaction beside which there is no other.
+func (s *Store) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease) (map[int]int64, error) {
+	if s.d.exclusive {
+		return s.allEpochs(ctx, tx)
 	}
-	return total, nil
+	epochs := make(map[int]int64, len(leases))
+	for len(leases) > 0 {
+		size := s.leases.covering(len(leases))
+		some := leases[:min(size, len(leases))]
+		if err := s.leases.epochs(ctx, tx, some, size, epochs); err != nil {
+			return nil, err
+		}
+		leases = leases[len(some):]
+	}
+	return epochs, nil
+}
+
+func (s *Store) allEpochs(ctx context.Context, tx *sql.Tx) (map[int]int64, error) {
+	if s.known != nil {
+		return s.known, nil
+	}
+	all, err := queryLeases(ctx, tx, allEpochs)
+	if err != nil {
+		return nil, err
+	}
+	s.known = make(map[int]int64, len(all))
+	for _, l := range all {
+		s.known[l.Shard] = l.Epoch
+	}
+	return s.known, nil
+}
+
+// forgetEpochs is called in a transaction that is about to change epochs. What
+// is rolled back is merely read again.
+func (s *Store) forgetEpochs() {
+	if s.d.exclusive {
+		s.known = nil
+	}
+}
+
+// epochs adds the epochs of the leases' shards, the last one asked for as often
+// as it takes to ask for size of them.
+func (m *multi) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease, size int, epochs map[int]int64) error {
+	shards := make([]any, size)
+	for i := range shards {
+		shards[i] = leases[min(i, len(leases)-1)].Shard
+	}
+	rows, err := tx.StmtContext(ctx, m.prepared[size]).QueryContext(ctx, shards...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var l store.Lease
+		if err := rows.Scan(&l.Shard, &l.Epoch); err != nil {
+			return err
+		}
+		epochs[l.Shard] = l.Epoch
+	}
+	return rows.Err()
 }
 
 // covering returns the smallest prepared size that holds n rows, or the largest.

@@ -168,6 +168,7 @@ func (s *Store) give(ctx context.Context, tx *sql.Tx, leases []store.Lease, to s
 		return given, err
 	}
 	which, shards = inShards("shard", now)
+	s.forgetEpochs()
 	_, err = tx.ExecContext(ctx, fmt.Sprintf(takeLeases, s.d.now, which), append([]any{to, ttl.Microseconds()}, shards...)...)
 	return given, err
 }

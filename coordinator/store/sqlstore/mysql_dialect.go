@@ -50,24 +50,19 @@ func mysqlDialect(maxPacket int) (*dialect, error) {
 		// Not INSERT IGNORE, which would cut values to fit and call it a warning.
 		elseKeep:   func(column string) string { return ` ON DUPLICATE KEY UPDATE ` + column + ` = ` + column },
 		keepMember: mysqlKeepMember,
-		// Not IN, which not every server turns into ranges of the primary key:
-		// whoever reads the whole table waits for the locks of all others.
-		pairsHead:    `(`,
-		pair:         `(shard = ? AND epoch = ?)`,
-		pairsBetween: ` OR `,
-		pairsTail:    `)`,
-		use:          func(index string) string { return ` FORCE INDEX (` + index + `)` },
-		join:         `STRAIGHT_JOIN`,
+		use:        func(index string) string { return ` FORCE INDEX (` + index + `)` },
+		join:       `STRAIGHT_JOIN`,
 		deleteFrom: func(table, index string) string {
 			return `DELETE t FROM ` + table + ` t FORCE INDEX (` + index + `)`
 		},
 		newest:  `newest`,
 		negated: true,
+		ended:   liveIndex,
 		// Prepared, a large statement takes the server about half the time.
-		rowCounts: []int{256, 128, 64, 32, 16, 8, 4, 2, 1},
+		rowCounts: []int{256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1},
 		fillUp:    true,
 		maxVars:   65535,
-		maxPairs:  256,
+		maxLeases: 256,
 		maxBytes:  min(maxPacket/4*3, 4<<20),
 		inTx:      func(ctx context.Context) context.Context { return ctx },
 		again:     mysqlAgain,

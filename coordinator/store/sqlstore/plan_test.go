@@ -71,8 +71,10 @@ func TestQueryPlans(t *testing.T) {
 			[]string{"INDEX amends_namespace (namespace=? AND created_at>?)"}},
 		"count of a namespace": {count(store.Query{Namespace: &blue}), []string{"INDEX amends_live", "COVERING INDEX amends_ended"}},
 		"count":                {count(store.Query{}), []string{"INDEX amends_live", "COVERING INDEX amends_ended"}},
-		"count live":           {count(store.Query{Unfinished: true}), []string{"INDEX amends_live"}},
-		"count by label":       {count(store.Query{Labels: label}), []string{"l USING PRIMARY KEY (name=? AND value=?)"}},
+		"purge": {query{s.d.finishedQuery(), []any{1, 500}},
+			[]string{"COVERING INDEX amends_ended (finished_at<?)"}},
+		"count live":     {count(store.Query{Unfinished: true}), []string{"INDEX amends_live"}},
+		"count by label": {count(store.Query{Labels: label}), []string{"l USING PRIMARY KEY (name=? AND value=?)"}},
 	} {
 		plan := explain(t, s.reader, c.text, c.args)
 		for _, want := range c.want {

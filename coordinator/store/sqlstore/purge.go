@@ -9,7 +9,7 @@ import (
 
 const (
 	finishedBefore = `SELECT gid FROM amends_transactions t%s WHERE t.finished_at < ?
- ORDER BY t.finished_at, t.gid LIMIT ?%s`
+ ORDER BY t.finished_at, t.%s %s, t.gid LIMIT ?%s`
 	stillFinished = `SELECT COUNT(*) FROM amends_transactions t%s WHERE t.finished_at < ? AND %s%s`
 
 	// purgeChunk is how many transactions go in one database transaction:
@@ -39,8 +39,7 @@ func (s *Store) purgeSome(ctx context.Context, before time.Time, limit int) (int
 		if gone, err := s.purged(ctx, tx, before, gids); gone || err != nil {
 			return err
 		}
-		query := fmt.Sprintf(finishedBefore, s.d.use(endedIndex), s.d.lock)
-		if gids, err = queryGIDs(ctx, tx, query, before.UnixMicro(), limit); err != nil || len(gids) == 0 {
+		if gids, err = queryGIDs(ctx, tx, s.d.finishedQuery(), before.UnixMicro(), limit); err != nil || len(gids) == 0 {
 			return err
 		}
 		which := ` WHERE ` + in("gid", len(gids))
@@ -59,6 +58,12 @@ func (s *Store) purgeSome(ctx context.Context, before time.Time, limit int) (int
 		return 0, err
 	}
 	return len(gids), nil
+}
+
+// finishedQuery finds what finished before a time.
+func (d *dialect) finishedQuery() string {
+	falling, _ := d.directions()
+	return fmt.Sprintf(finishedBefore, d.use(d.ended), d.newest, falling, d.lock)
 }
 
 // purged says whether an earlier run, whose end nobody heard of, has purged

@@ -68,14 +68,20 @@ func (d *dialect) listQuery(q store.Query, after *store.Cursor, limit int) (stri
 // order is that of a list. The column newest grows with the time of creation,
 // or falls where it is negated.
 func (d *dialect) order(table string, oldest bool) string {
-	falling, rising := `DESC`, `ASC`
-	if d.negated {
-		falling, rising = rising, falling
-	}
+	falling, rising := d.directions()
 	if oldest {
 		return fmt.Sprintf(oldestFirst, table, d.newest, rising)
 	}
 	return fmt.Sprintf(newestFirst, table, d.newest, falling)
+}
+
+// directions are how an index is read so that the time of creation falls, or
+// rises.
+func (d *dialect) directions() (falling, rising string) {
+	if d.negated {
+		return `ASC`, `DESC`
+	}
+	return `DESC`, `ASC`
 }
 
 // leading returns the index that meets the fewest transactions that a query
@@ -136,8 +142,8 @@ func (s *Store) Count(ctx context.Context, q store.Query) (map[uint8]int64, erro
 }
 
 // countQuery counts what the leading index meets. One that would meet all of
-// history gives way to two halves, each with an index of its own: the live one
-// is short, that of the finished ones holds what most counts need.
+// history gives way to two halves: the live one is short, and the index of the
+// finished ones holds what most counts need.
 func (d *dialect) countQuery(q store.Query) (string, []any) {
 	index := leading(q)
 	if index != createdIndex && index != namespaceIndex || !q.CreatedFrom.IsZero() {
@@ -146,7 +152,7 @@ func (d *dialect) countQuery(q store.Query) (string, []any) {
 	live := q
 	live.Unfinished = true
 	query, args := d.countPart(live, liveIndex, ``)
-	rest, more := d.countPart(q, endedIndex, `t.finished_at IS NOT NULL`)
+	rest, more := d.countPart(q, d.ended, `t.finished_at IS NOT NULL`)
 	return query + both + rest, append(args, more...)
 }
 

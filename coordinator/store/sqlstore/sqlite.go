@@ -77,7 +77,7 @@ func openFile(ctx context.Context, path string, cfg *Config) (*Store, error) {
 	if err := stamp(ctx, path); err != nil {
 		return nil, fmt.Errorf("sqlstore: %s: %w", path, d.explain(err))
 	}
-	writer, err := pool(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-65536)", "temp_store(MEMORY)",
+	writer, err := pool(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-16384)", "temp_store(MEMORY)",
 		"wal_autocheckpoint(4000)", "journal_size_limit(67108864)")
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: %s: %w", path, err)

@@ -69,8 +69,13 @@ type Store struct {
 	writer *sql.DB                                                           // writes, and what must see the writes before it
 	reader *sql.DB
 
-	transactions, events, labels, leases *multi
-	loads                                loads
+	transactions, events, labels *multi
+	leases                       *multi // where other processes change them
+	loads                        loads
+
+	// known are the epochs of all shards where no other process changes them,
+	// nil: to be read. Only the one transaction of the one writer looks at it.
+	known map[int]int64
 
 	release func() error // gives back what keeps other processes out
 	mu      sync.RWMutex // held for reading during a call, so that Close waits
@@ -88,8 +93,12 @@ func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) 
 	s.transactions = newMulti(d, insertTransactions, d.keepNewer, transactionVars)
 	s.events = newMulti(d, insertEvents, d.elseKeep(`gid`), eventVars)
 	s.labels = newMulti(d, fmt.Sprintf(insertLabels, d.newest), d.elseKeep(`gid`), labelVars)
-	s.leases = newLeaseCheck(d)
-	for _, m := range []*multi{s.transactions, s.events, s.labels, s.leases} {
+	prepared := []*multi{s.transactions, s.events, s.labels}
+	if !d.exclusive {
+		s.leases = newLeaseCheck(d)
+		prepared = append(prepared, s.leases)
+	}
+	for _, m := range prepared {
 		if err := m.prepare(ctx, writer); err != nil {
 			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
 		}

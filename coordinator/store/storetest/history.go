@@ -12,6 +12,7 @@ func historyCases() []testCase {
 		{"Events/Order", testEvents},
 		{"Events/NeverChanged", testEventsNeverChanged},
 		{"Purge/Finished", testPurge},
+		{"Purge/Order", testPurgeOrder},
 		{"Purge/Bulk", testPurgeBulk},
 		{"Purge/Again", testCreateAfterPurge},
 	}
@@ -83,6 +84,30 @@ func testPurge(f *fixture) {
 	found, err := f.st.List(f.ctx, store.Query{Labels: map[string]string{"x": ""}}, nil, 10)
 	f.ok(err)
 	same(f, "found by label", len(found), 2)
+}
+
+// testPurgeOrder: what finished at the same time goes in the order of lists.
+func testPurgeOrder(f *fixture) {
+	var first, then []store.Write
+	for i, gid := range []string{"e", "d", "c", "b", "a"} {
+		w := create(gid)
+		w.Record.CreatedAt = at(i / 2) // e and d, c and b, a
+		first = append(first, w)
+		then = append(then, finish(w, 4, at(10-i/4))) // a before all others
+	}
+	f.commit(first...)
+	f.commit(then...)
+	for left := []string{"a", "b", "c", "d", "e"}; len(left) > 0; left = left[1:] {
+		for _, gid := range left {
+			f.load(gid)
+		}
+		n, err := f.st.Purge(f.ctx, at(11), 1)
+		f.ok(err)
+		same(f, "purged", n, 1)
+		if _, err := f.st.Load(f.ctx, left[0]); !errors.Is(err, store.ErrNotFound) {
+			f.Fatalf("load of %q, which was the first to go: %v", left[0], err)
+		}
+	}
 }
 
 func testPurgeBulk(f *fixture) {

@@ -13,6 +13,7 @@ func listCases() []testCase {
 		{"List/Paging", testPaging},
 		{"List/PagingUnderWrites", testPagingUnderWrites},
 		{"List/WithoutBodies", testWithoutBodies},
+		{"List/NoLongerStalled", testNoLongerStalled},
 		{"Count/ByState", testCount},
 	}
 }
@@ -219,6 +220,51 @@ func testWithoutBodies(f *fixture) {
 		f.ok(err)
 		same(f, name, got, []store.Record{want})
 	}
+}
+
+// testNoLongerStalled: who gets on leaves the lists of what is stalled, and a
+// delayed repeat does not bring it back.
+func testNoLongerStalled(f *fixture) {
+	yes := true
+	found := func(what string, want int) {
+		f.Helper()
+		for name, q := range map[string]store.Query{"stalled": {Stalled: &yes}, "waits for": {WaitsFor: "banks"}} {
+			got, err := f.st.List(f.ctx, q, nil, 10)
+			f.ok(err)
+			same(f, name+", "+what, len(got), want)
+			counts, err := f.st.Count(f.ctx, q)
+			f.ok(err)
+			same(f, name+", "+what+": count", counts[1]+counts[4], int64(want))
+		}
+	}
+	a, b := create("a"), create("b")
+	f.commit(a, b)
+	found("at first", 0)
+	stalledA, stalledB := next(a), next(b)
+	for _, w := range []*store.Write{&stalledA, &stalledB} {
+		w.Record.Stalled, w.Record.WaitsFor = true, "banks"
+	}
+	f.commit(stalledA, stalledB)
+	found("both", 2)
+	onA := next(stalledA)
+	onA.Record.Stalled, onA.Record.WaitsFor = false, ""
+	f.commit(onA)
+	found("one got on", 1)
+	f.commit(stalledA) // a delayed repeat
+	found("after a delayed repeat", 1)
+	onB := finish(stalledB, 4, at(5))
+	onB.Record.Stalled, onB.Record.WaitsFor = false, ""
+	f.commit(onB)
+	found("the other finished", 0)
+	again := next(onA)
+	again.Record.Stalled, again.Record.WaitsFor = true, "banks"
+	f.commit(again)
+	found("one stalled again", 1)
+	f.commit(finish(again, 4, at(6)))
+	found("one finished stalled", 1) // what that means is not the store's
+	_, err := f.st.Purge(f.ctx, at(10), 10)
+	f.ok(err)
+	found("purged", 0)
 }
 
 func testCount(f *fixture) {

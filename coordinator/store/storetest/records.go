@@ -17,6 +17,7 @@ func recordCases() []testCase {
 		{"Record/FixedFields", testFixedFields},
 		{"Record/GroupCommit", testGroupCommit},
 		{"Record/Large", testLarge},
+		{"Record/Sizes", testSizes},
 		{"Record/Identifiers", testIdentifiers},
 		{"Record/AnyBytes", testAnyBytes},
 		{"Record/Times", testTimes},
@@ -130,6 +131,53 @@ func testLarge(f *fixture) {
 	f.commit(w)
 	same(f, "record", f.load("large"), w.Record)
 	same(f, "events", f.events("large"), w.Events)
+}
+
+// testSizes writes bodies that grow and shrink, and end in zeros: what a store
+// puts behind them for its own sake is not theirs.
+func testSizes(f *fixture) {
+	var live []store.Write
+	sizes := []int{1, 2, 127, 128, 255, 256, 257, 511, 512, 513, 2047, 2048, 2049, 5000, 0}
+	for i := range sizes {
+		w := create(fmt.Sprintf("t%02d", i))
+		w.Record.Shard = 1
+		live = append(live, w)
+	}
+	body := func(n, version int) []byte {
+		b := make([]byte, n)
+		if n > 3 {
+			b[n-3] = byte(version)
+		}
+		return b[:n:n]
+	}
+	for version := range 2 * len(sizes) {
+		for i := range live {
+			if version > 0 {
+				live[i] = next(live[i])
+			}
+			if live[i].Record.Body = body(sizes[(i+version)%len(sizes)], version); len(live[i].Record.Body) == 0 {
+				live[i].Record.Body = nil
+			}
+		}
+		f.commit(live...)
+		due, err := f.st.Due(f.ctx, store.DueQuery{Shards: []int{1}, Until: at(1), Limit: 100})
+		f.ok(err)
+		for i := range live {
+			same(f, fmt.Sprintf("record %d, version %d", i, version+1), f.load(live[i].Record.GID), live[i].Record)
+			same(f, fmt.Sprintf("record %d, version %d, due", i, version+1), due[i], live[i].Record)
+		}
+	}
+	for i := range live {
+		want := body(sizes[i], 99)
+		if live[i] = finish(live[i], 4, at(1)); len(want) == 0 {
+			want = nil
+		}
+		live[i].Record.Body = want
+	}
+	f.commit(live...)
+	for i := range live {
+		same(f, "record, finished", f.load(live[i].Record.GID), live[i].Record)
+	}
 }
 
 // identifiers are distinct byte by byte, though a collation may think not.
