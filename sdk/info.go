@@ -47,6 +47,7 @@ type call struct {
 	timeout time.Duration
 
 	traceparent string
+	recorded    bool // it took effect and the guard has recorded that, with the reply
 
 	mu  sync.Mutex
 	err error // the first reply that could not be decoded

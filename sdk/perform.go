@@ -71,7 +71,9 @@ func (p *Participant) protected(ctx context.Context, c *call) (reply []byte, err
 	if a.check != nil {
 		return a.answerCheck(ctx, c)
 	}
-	return p.guard.perform(ctx, c, a)
+	reply, err = p.guard.perform(ctx, c, a)
+	c.recorded = err == nil
+	return reply, err
 }
 
 // outcome is how an error becomes one of the three outcomes.
@@ -82,7 +84,7 @@ func (p *Participant) outcome(ctx context.Context, c *call, reply []byte, err er
 	code := txn.OK
 	switch {
 	case err == nil:
-		out.Reply = reply
+		out.Reply, out.Recorded = reply, c.recorded
 	case errors.As(err, &refused) && ctx.Err() == nil: // what refuses when its time is over was maybe only too slow
 		code, out.Reply, out.Message = txn.Refused, reply, cleanText(err.Error())
 		log.InfoContext(ctx, "sdk: refused", "err", err)

@@ -81,6 +81,27 @@ var engine = []mutant{
 		test: []test{operateSim, promise("TestPause")},
 	},
 	{
+		name: "engine-sends-while-leaving", file: enginePkg[2:] + "/worker.go",
+		old:  "if w.draining || sh.leaving {",
+		with: "if w.draining {",
+		why:  "calls go out of a shard that is on its way to another owner",
+		test: []test{promise("TestNothingIsSentWhileLeaving")},
+	},
+	{
+		name: "engine-gives-what-is-written", file: enginePkg[2:] + "/handover.go",
+		old:  "if !sh.closed || writing[s] {",
+		with: "if !sh.closed || writing[s] && false {",
+		why:  "a shard goes to another owner while a commit of its is under way",
+		test: []test{promise("TestHandOverWaitsForWhatIsWritten")},
+	},
+	{
+		name: "engine-never-shut", file: enginePkg[2:] + "/worker.go",
+		old:  "return s == nil || s.closed }",
+		with: "return s == nil }",
+		why:  "a shard that is closed for its next owner goes on changing",
+		test: []test{promise("TestHandOverEndsUnderLoad")},
+	},
+	{
 		name: "mem-no-epoch-check", file: memPkg[2:] + "/commit.go",
 		old:  "|| s.data.leases[l.Shard].epoch != l.Epoch {",
 		with: "{",

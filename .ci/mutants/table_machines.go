@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // Where the faults of each room are looked for.
 var (
 	sagaSim    = test{pkg: "./saga", run: "TestSimulation$"}
@@ -8,7 +10,7 @@ var (
 	tccScript  = test{pkg: "./tcc", run: "TestScript"}
 )
 
-var mutants = append(append(append(machines, engine...), guards...), relays...)
+var mutants = slices.Concat(machines, engine, guards, relays, ahead)
 
 // machines are faults of the pure machines.
 var machines = []mutant{

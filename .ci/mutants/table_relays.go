@@ -24,7 +24,7 @@ var relays = []mutant{
 		test: []test{anyOrder, suite("PublisherFails|PartialAcknowledgement|PoisonBlocksKey")},
 	},
 	{
-		name: "relay-marks-before-publish", file: "outbox/batch.go",
+		name: "relay-marks-before-publish", file: "outbox/send.go",
 		old: "\tp.mark(ctx, b)\n}",
 		with: "\tfor i, err := range b.errs {\n\t\tif err != nil {\n" +
 			"\t\t\tp.r.keys.markAcked(ctx, p.lease.part, []string{p.ackID(&b.send[i])})\n\t\t\tp.r.keys.markSeen(ctx, []string{idempotency(&b.send[i].msg)})\n\t\t}\n\t}\n\tp.mark(ctx, b)\n}",

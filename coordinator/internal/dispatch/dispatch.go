@@ -29,6 +29,7 @@ type Call struct {
 type Outcome struct {
 	GID string
 	txn.Replied
+	Recorded bool // of an OK: the same call repeated gets the same reply, whatever happens
 }
 
 // Defaults of Config's zero values.

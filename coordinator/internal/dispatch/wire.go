@@ -95,7 +95,7 @@ func answer(c Call, o *amendsv1.Outcome) Outcome {
 	out := unknown(c, o.GetMessage())
 	switch o.GetCode() {
 	case amendsv1.OutcomeCode_OUTCOME_CODE_OK:
-		out.Outcome, out.Message, out.Reply = txn.OK, "", o.GetReply()
+		out.Outcome, out.Message, out.Reply, out.Recorded = txn.OK, "", o.GetReply(), o.GetRecorded()
 	case amendsv1.OutcomeCode_OUTCOME_CODE_REFUSED:
 		out.Outcome, out.Reply = txn.Refused, o.GetReply() // a refused undo of a pivot says what the pivot replied
 	case amendsv1.OutcomeCode_OUTCOME_CODE_UNKNOWN:

@@ -21,7 +21,9 @@ type item struct {
 	rec    store.Record
 	events []store.Event
 	hooks  []hook
-	err    error // the store refuses this one, and only this one
+	m      machine // of rec
+	leads  bool    // rec says that calls may be ahead of it
+	err    error   // the store refuses this one, and only this one
 }
 
 // flush starts the commit of what is dirty, unless one is under way: what
@@ -39,7 +41,7 @@ func (w *worker) build(now time.Time) *batch {
 	b := &batch{items: make([]item, 0, n), Batch: store.Batch{Writes: make([]store.Write, 0, n)}}
 	leased := make(map[int]bool, n)
 	for _, t := range w.dirty[:n] {
-		t.dirty = false
+		t.dirty, t.soft = false, false
 		sh := w.shards[t.rec.Shard]
 		if sh == nil || w.txs[t.rec.GID] != t {
 			w.giveUp(t, errElsewhere)
@@ -59,7 +61,7 @@ func (w *worker) build(now time.Time) *batch {
 			write.Messages = w.e.cfg.Announce(write.Record, write.Events)
 		}
 		b.Writes = append(b.Writes, write)
-		b.items = append(b.items, item{tx: t, rec: write.Record, events: write.Events, hooks: t.hooks})
+		b.items = append(b.items, item{tx: t, rec: write.Record, events: write.Events, hooks: t.hooks, m: t.m, leads: t.mLeads()})
 		t.hooks, t.flying = nil, true
 	}
 	w.dirty = append(w.dirty[:0], w.dirty[n:]...)
@@ -138,6 +140,7 @@ func (w *worker) conclude(it item, now time.Time) {
 		w.giveUp(it.tx, err)
 		return
 	}
+	it.tx.base, it.tx.leads = it.m, it.leads
 	w.takeBack(it.tx) // before anybody hears that it is paused or ended
 	for _, h := range it.hooks {
 		h(it.rec, nil)
@@ -150,6 +153,9 @@ func (w *worker) conclude(it item, now time.Time) {
 	}
 	w.e.watch.publish(it.rec)
 	t := it.tx
+	if t.soft && !t.flying && w.txs[t.rec.GID] == t {
+		w.lead(t, now)
+	}
 	if !t.durable() {
 		return // the next batch concludes
 	}

@@ -149,6 +149,7 @@ func (e *Engine) drain(ctx context.Context) {
 // has seen are not waited for.
 func (w *worker) beginDrain() {
 	w.draining = true
+	w.letStore(len(w.held))
 	for _, t := range w.txs {
 		w.recall(t)
 	}
@@ -156,7 +157,7 @@ func (w *worker) beginDrain() {
 
 // quiet reports whether no call and no commit is under way.
 func (w *worker) quiet() bool {
-	if w.flying != nil || len(w.dirty) > 0 {
+	if w.flying != nil || len(w.dirty) > 0 || len(w.held) > 0 {
 		return false
 	}
 	for _, t := range w.txs {

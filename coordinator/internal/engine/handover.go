@@ -203,6 +203,7 @@ func (w *worker) beginHandOver(shards []int) {
 			sh.leaving = true
 		}
 	}
+	w.letStore(len(w.held))
 	for _, t := range w.txs {
 		if sh := w.shards[t.rec.Shard]; sh != nil && sh.leaving {
 			w.recall(t)

@@ -22,6 +22,8 @@ type participants struct {
 	engine *Engine
 	wg     sync.WaitGroup
 
+	recorded func(dispatch.Call) bool // who promises the same answer again; nil: nobody
+
 	mu   sync.Mutex
 	seen []dispatch.Call
 }
@@ -35,7 +37,7 @@ func (p *participants) Send(calls ...dispatch.Call) {
 			r := p.answer(c)
 			r.Branch, r.Op, r.Attempt = c.Branch, c.Op, c.Attempt
 			if r.Outcome != 0 {
-				p.engine.Outcome(dispatch.Outcome{GID: c.GID, Replied: r})
+				p.engine.Outcome(dispatch.Outcome{GID: c.GID, Replied: r, Recorded: p.recorded != nil && p.recorded(c)})
 			}
 		})
 	}

@@ -292,7 +292,7 @@ func (n *simNode) goesOut(c *simCall) bool {
 // participant answers a call in its own way.
 func (n *simNode) participant(r *rand.Rand, c dispatch.Call) {
 	say := func(o txn.Outcome) {
-		n.Outcome(dispatch.Outcome{GID: c.GID, Replied: txn.Replied{
+		n.Outcome(dispatch.Outcome{GID: c.GID, Recorded: c.Branch != 1, Replied: txn.Replied{
 			Branch: c.Branch, Op: c.Op, Attempt: c.Attempt, Outcome: o, Message: "so it is", Reply: []byte(`1`)}})
 	}
 	if c.Op == txn.Check {

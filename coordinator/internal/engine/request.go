@@ -40,6 +40,7 @@ func (e *Engine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, err
 		t.tries = append(t.tries, tryWaiter{branch: b.Name, answer: func(reply []byte, err error) {
 			say(answer{reply: reply, err: err})
 		}})
+		w.harden(t) // its answer may be there
 		if t.durable() {
 			t.answerTries()
 		}
@@ -56,13 +57,34 @@ func (e *Engine) Commit(ctx context.Context, gid string) (store.Record, error) {
 			say(answer{err: amendsv1.ErrWrongKind.With("transaction %q is a %s: it commits by itself", gid, t.rec.Kind)})
 			return
 		}
-		if err := w.apply(t, tcc.Commit{}, ""); err != nil {
-			w.sayDurable(t, say, refusal(gid, t.m, err))
-			return
-		}
-		w.sayDurable(t, say, nil)
+		w.decide(t, say)
 	})
 	return a.rec, err
+}
+
+// decide commits a transaction. In one that was loaded, tries may have been
+// answered before that was stored, and are asked for again: it waits for them.
+func (w *worker) decide(t *tx, say func(answer)) {
+	err := w.apply(t, tcc.Commit{}, "")
+	switch {
+	case err == nil:
+		w.sayDurable(t, say, nil)
+	case errors.Is(err, tcc.ErrTryPending) && t.loaded > 0:
+		t.commit = append(t.commit, say)
+	default:
+		w.sayDurable(t, say, refusal(t.rec.GID, t.m, err))
+	}
+}
+
+// commitsLate commits what waited for tries to be answered again, and reports
+// whether there is something to be stored now.
+func (w *worker) commitsLate(t *tx) bool {
+	waiting := t.commit
+	t.commit = nil
+	for _, say := range waiting {
+		w.decide(t, say)
+	}
+	return !t.durable()
 }
 
 // Abort decides to undo a saga or cancel a TCC transaction. It returns when the
@@ -86,6 +108,7 @@ func (e *Engine) Abort(ctx context.Context, gid, actor, reason string) (store.Re
 // sayDurable answers once what is in memory is durable, so that nobody hears
 // of a decision that a crash could take back.
 func (w *worker) sayDurable(t *tx, say func(answer), err error) {
+	w.harden(t)
 	t.afterDurable(func(rec store.Record, lost error) {
 		if lost != nil {
 			err = lost

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/amends-dev/amends/coordinator/internal/ahead"
 	"github.com/amends-dev/amends/saga/txn"
 )
 
@@ -14,6 +15,7 @@ type own struct {
 	Due      int64    `json:"due,omitempty"`   // when its calls go out; 0: when it is due
 	Requests requests `json:"requests,omitempty"`
 	Trace    string   `json:"trace,omitempty"` // a W3C traceparent
+	Ahead    bool     `json:"ahead,omitempty"` // calls may be ahead of this state
 }
 
 // own returns what is to be kept with the version that is being written, which
@@ -25,14 +27,27 @@ func (t *tx) own(now, next time.Time) ([]byte, error) {
 	} else {
 		o.Since = t.since.UnixMicro()
 	}
-	if due := stampOrZero(t.dueAt); !due.IsZero() && !due.Equal(next) {
+	if due := stampOrZero(t.dueAt); due.After(now) && !due.Equal(next) {
 		o.Due = due.UnixMicro()
 	}
-	o.Requests, o.Trace = t.requests, t.trace
+	o.Requests, o.Trace, o.Ahead = t.requests, t.trace, t.mLeads()
 	if o.Since == 0 && o.Due == 0 && o.Requests == nil && o.Trace == "" {
+		if o.Ahead {
+			return onlyAhead, nil
+		}
 		return nil, nil
 	}
 	return json.Marshal(o)
+}
+
+// onlyAhead is what is mostly kept, encoded.
+var onlyAhead = []byte(`{"ahead":true}`)
+
+// mLeads reports whether calls may go out ahead of what is in memory, once that
+// is stored, or already may be.
+func (t *tx) mLeads() bool {
+	m, ok := t.m.(*sagaMachine)
+	return ok && m.s.Phase == txn.Running && (m.ahead || !t.rec.Paused && ahead.Leads(m.d, m.s))
 }
 
 // restore is the inverse of own for a record just read.
@@ -45,7 +60,10 @@ func (t *tx) restore(data []byte) error {
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("engine: transaction %q: %w", t.rec.GID, err)
 	}
-	t.requests, t.trace = o.Requests, o.Trace
+	t.requests, t.trace, t.leads = o.Requests, o.Trace, o.Ahead
+	if m, ok := t.m.(*sagaMachine); ok && o.Ahead {
+		t.m = &sagaMachine{d: m.d, s: m.s, ahead: true}
+	}
 	if o.Since != 0 {
 		t.since = time.UnixMicro(o.Since).UTC()
 	}

@@ -118,6 +118,7 @@ func sameStart(prior, rec store.Record) (store.Record, bool, error) {
 
 func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, say func(answer)) {
 	if t := w.txs[rec.GID]; t != nil && !w.shards[rec.Shard].shut() {
+		w.harden(t)
 		t.afterDurable(func(now store.Record, err error) {
 			if err == nil {
 				now, _, err = sameStart(now, rec)

@@ -190,6 +190,7 @@ func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
 	if err := t.restore(own); err != nil {
 		return nil, err
 	}
+	t.base = t.m
 	w.adopt(t, w.e.owed)
 	return t, nil
 }

@@ -13,23 +13,29 @@ import (
 
 // tx is a transaction in memory. Only its worker touches it.
 type tx struct {
-	rec    store.Record  // as last committed or put into a batch; the audit head runs ahead
-	m      machine       // what is in memory, maybe ahead of rec.Body
-	calls  []call        // what m waits for, by branch
-	events []store.Event // not yet in a batch
-	hooks  []hook        // to run when what is in memory is durable
-	tries  []tryWaiter   // who waits for a try's answer
-	dirty  bool          // m is ahead of the last batch
-	flying bool          // in the batch that is being committed
-	room   *room         // that it takes a place in
-	waits  []string      // the services that the room has it down for
-	loaded int64         // the version that came from the store; 0: started here
-	fresh  bool          // loaded or started, its calls not yet scheduled
-	recall bool          // what no participant has seen is not to be done, or not now
-	expiry bool          // its deadline has been dealt with
-	urgent []int         // branches (or txn.All) that an operator asked to retry now
-	wakeAt time.Time     // when the timer heap wakes it
-	slot   int           // its place in the timer heap, from 1; 0: not in it
+	rec    store.Record   // as last committed or put into a batch; the audit head runs ahead
+	m      machine        // what is in memory, maybe ahead of rec.Body
+	calls  []call         // what m waits for, by branch
+	events []store.Event  // not yet in a batch
+	hooks  []hook         // to run when what is in memory is durable
+	tries  []tryWaiter    // who waits for a try's answer
+	commit []func(answer) // who waits for tries to be answered again, to commit
+	dirty  bool           // m is ahead of the last batch
+	soft   bool           // and what it is ahead by may be lost
+	flying bool           // in the batch that is being committed
+	room   *room          // that it takes a place in
+	waits  []string       // the services that the room has it down for
+	loaded int64          // the version that came from the store; 0: started here
+	fresh  bool           // loaded or started, its calls not yet scheduled
+	recall bool           // what no participant has seen is not to be done, or not now
+	expiry bool           // its deadline has been dealt with
+	urgent []int          // branches (or txn.All) that an operator asked to retry now
+	wakeAt time.Time      // when the timer heap wakes it
+	slot   int            // its place in the timer heap, from 1; 0: not in it
+
+	base      machine   // what is stored, while it is in memory; nil: nothing yet
+	leads     bool      // base says that calls may be ahead of it
+	heldUntil time.Time // when it was last held
 
 	dueAt    time.Time     // of the first call that is to go out; zero: none is
 	since    time.Time     // when it last got on: anything but one more try
@@ -177,11 +183,15 @@ func (t *tx) write(now, next time.Time) (store.Write, error) {
 	if t.gotOn {
 		t.rec.Stalled = false
 	}
+	rec := &t.rec
+	if !next.IsZero() && !next.After(now) && !rec.NextAt.IsZero() && !rec.NextAt.After(now) {
+		next = rec.NextAt // at once, as it was: its place in the index stays
+	}
 	own, err := t.own(now, next)
 	if err != nil {
 		return store.Write{}, err
 	}
-	body, rec := wire.JoinBody(state, own), &t.rec
+	body := wire.JoinBody(state, own)
 	rec.Version++
 	rec.WaitsFor = ""
 	if rec.Stalled || t.m.phase() == txn.Parked {
@@ -224,7 +234,10 @@ func (t *tx) dismiss(err error) {
 	for _, w := range t.tries {
 		w.answer(nil, err)
 	}
-	t.tries = nil
+	for _, say := range t.commit {
+		say(answer{err: err})
+	}
+	t.tries, t.commit = nil, nil
 }
 
 // hasTried reports whether a branch of that content is registered, so that its

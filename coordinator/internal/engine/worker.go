@@ -22,6 +22,7 @@ type worker struct {
 	txs      map[string]*tx
 	timers   timers
 	dirty    []*tx
+	held     []held // in the order of their times
 	rnd      *rand.Rand
 
 	flying  *batch        // being committed, or nil
@@ -117,7 +118,9 @@ func (w *worker) run(ctx context.Context) error {
 			fn()
 			w.burst()
 		}
-		w.wakeDue(time.Now())
+		now := time.Now()
+		w.wakeDue(now)
+		w.release(now)
 		w.flush(ctx)
 	}
 }
@@ -136,6 +139,9 @@ func (w *worker) burst() {
 
 func (w *worker) armTimer(timer *time.Timer) {
 	next := w.timers.next()
+	if len(w.held) > 0 && (next.IsZero() || w.held[0].until.Before(next)) {
+		next = w.held[0].until
+	}
 	if next.IsZero() {
 		timer.Reset(time.Hour)
 		return
@@ -168,6 +174,15 @@ func (w *worker) apply(t *tx, ev txn.Event, actor string) error {
 
 // become queues what an event has made of a transaction, with its audit event.
 func (w *worker) become(t *tx, next machine, ev txn.Event, d detail) error {
+	if err := w.change(t, next, ev, d); err != nil {
+		return err
+	}
+	w.touch(t)
+	return nil
+}
+
+// change is become without the queue.
+func (w *worker) change(t *tx, next machine, ev txn.Event, d detail) error {
 	from, to := t.m.phase(), next.phase()
 	if !txn.Legal(from, to) {
 		return illegal(t.rec.GID, from, to)
@@ -180,14 +195,21 @@ func (w *worker) become(t *tx, next machine, ev txn.Event, d detail) error {
 	if r, ok := ev.(txn.Replied); !ok || r.Outcome != txn.Unknown {
 		t.gotOn, t.since = true, time.Now()
 	}
-	w.touch(t)
 	return nil
 }
 
+// touch queues a transaction for the next batch.
 func (w *worker) touch(t *tx) {
-	if !t.dirty {
-		t.dirty = true
+	if !t.dirty || t.soft {
+		t.dirty, t.soft = true, false
 		w.dirty = append(w.dirty, t)
+	}
+}
+
+// harden has what is soft stored with the next batch: somebody waits for it.
+func (w *worker) harden(t *tx) {
+	if t.soft {
+		w.touch(t)
 	}
 }
 
@@ -201,6 +223,9 @@ func (w *worker) act(t *tx, now time.Time) {
 	sh := w.shards[t.rec.Shard]
 	if sh == nil {
 		w.forget(t)
+		return
+	}
+	if w.commitsLate(t) {
 		return
 	}
 	if t.rec.Kind == KindBulk {
@@ -273,36 +298,6 @@ func (w *worker) sleeps(t *tx, wake, now time.Time) bool {
 		return false
 	}
 	return !t.calling() && len(t.tries) == 0
-}
-
-// outcome takes what dispatch delivers.
-func (w *worker) outcome(o dispatch.Outcome) {
-	t := w.txs[o.GID]
-	if t == nil || w.shards[t.rec.Shard].shut() {
-		return // finished, parked or not ours: nothing waits for it
-	}
-	if err := w.apply(t, o.Replied, ""); err != nil {
-		w.log.Warn("amends: an outcome was not taken", "gid", o.GID, "op", o.Op.String(), "err", err)
-	}
-	w.settleCall(t, o.Replied)
-	if t.rec.Paused && t.durable() {
-		w.act(t, time.Now()) // nothing may be left to wait for
-	}
-}
-
-// settleCall marks the call that was answered as no longer under way.
-func (w *worker) settleCall(t *tx, r txn.Replied) {
-	for i := range t.calls {
-		c := &t.calls[i]
-		if c.sent && c.same(txn.Call{Branch: r.Branch, Op: r.Op, Attempt: r.Attempt}) {
-			w.e.spans.called(t, c, r, time.Now())
-			if !t.dirty { // nothing came of it, so it is asked again
-				c.sent, c.due = false, time.Now().Add(c.Retry.Delay(c.Attempt, w.rnd.Float64()))
-				w.timers.set(t, t.nextWake())
-			}
-			return
-		}
-	}
 }
 
 // leave drops a durable transaction from memory.

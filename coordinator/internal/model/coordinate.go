@@ -1,6 +1,10 @@
 package model
 
-import "github.com/amends-dev/amends/saga/txn"
+import (
+	"errors"
+
+	"github.com/amends-dev/amends/saga/txn"
+)
 
 // Next is all that can happen in w.
 func (t *Transaction) Next(w World, yield Yield[World]) error {
@@ -18,8 +22,7 @@ func (t *Transaction) Next(w World, yield Yield[World]) error {
 	}
 	for i := range w.coords {
 		t.leases(w, i, yield)
-		t.stores(w, i, yield)
-		if err := t.knows(w, i, yield); err != nil {
+		if err := errors.Join(t.stores(w, i, yield), t.knows(w, i, yield)); err != nil {
 			return err
 		}
 	}
@@ -97,17 +100,22 @@ func (t *Transaction) handsOver(w World, i int, yield Yield[World]) {
 }
 
 // stores is what goes on between a coordinator and the store.
-func (t *Transaction) stores(w World, i int, yield Yield[World]) {
+func (t *Transaction) stores(w World, i int, yield Yield[World]) error {
 	c := &w.coords[i]
 	if c.mem == 0 && w.row != 0 && (c.epoch != 0 || t.scope.Fault == ReadBeforeLease) {
 		next := w
-		next.coords[i].mem, next.coords[i].version = w.row, w.version
+		mem, err := t.m.load(w.row)
+		if err != nil {
+			return err
+		}
+		next.coords[i].mem, next.coords[i].base, next.coords[i].version = mem, w.row, w.version
 		yield(next, "coordinator %d loads version %d", i+1, int(w.version))
 	}
 	if c.epoch != 0 && c.dirty && c.asked.fate == 0 {
 		next := w
 		n := &next.coords[i]
 		n.asked, n.dirty = request{state: c.mem, version: c.version + 1, epoch: c.epoch, fate: underway}, false
+		n.soft = false
 		yield(next, "coordinator %d asks to write version %d", i+1, int(n.asked.version))
 	}
 	if c.asked.fate == underway {
@@ -117,6 +125,7 @@ func (t *Transaction) stores(w World, i int, yield Yield[World]) {
 			int(c.asked.version), i+1, int(c.asked.epoch))
 	}
 	t.answers(w, i, yield)
+	return nil
 }
 
 // answers is what becomes of the answer to a coordinator's write.
@@ -126,7 +135,7 @@ func (t *Transaction) answers(w World, i int, yield Yield[World]) {
 	case written:
 		next := w
 		n := &next.coords[i]
-		n.version, n.asked = c.asked.version, request{}
+		n.version, n.base, n.asked = c.asked.version, c.asked.state, request{}
 		next.started = true
 		next.commit = w.commit || t.m.runs[c.asked.state].decided() == txn.Committing
 		yield(next, "coordinator %d hears that version %d is stored", i+1, int(n.version))
@@ -196,7 +205,7 @@ func (t *Transaction) knows(w World, i int, yield Yield[World]) error {
 func (t *Transaction) sends(w World, i int, yield Yield[World]) {
 	c := &w.coords[i]
 	held := c.epoch == w.lease.epoch && !w.lease.expired
-	if !held || !c.durable() && t.scope.Fault != ActBeforeDurable {
+	if !held || !c.durable() && t.scope.Fault != ActBeforeDurable && !t.leads(c) {
 		return
 	}
 	next := w
@@ -206,6 +215,11 @@ func (t *Transaction) sends(w World, i int, yield Yield[World]) {
 	if next.calls != w.calls {
 		yield(next, "coordinator %d sends what version %d waits for", i+1, int(c.version))
 	}
+}
+
+// leads reports whether calls may go out ahead of what a coordinator has stored.
+func (t *Transaction) leads(c *coord) bool {
+	return c.dirty && c.soft && c.asked.fate == 0 && t.m.early(c.base, c.mem)
 }
 
 // hears is what a coordinator is told by participants, or by whoever asks it to
@@ -222,7 +236,9 @@ func (t *Transaction) hears(w World, i int, yield Yield[World]) error {
 			return
 		}
 		next := w
-		next.coords[i].mem, next.coords[i].dirty = to, true
+		n := &next.coords[i]
+		n.soft = t.scope.Recorded && kind == evOK && (!n.dirty || n.soft) && t.m.soft(mem, to, m)
+		n.mem, n.dirty = to, true
 		if spend != nil {
 			spend(&next.left)
 		}
@@ -265,14 +281,15 @@ func (t *Transaction) client(w World, i int, yield Yield[World]) error {
 		}
 		if to != c.mem {
 			next := w
-			next.coords[i].mem, next.coords[i].dirty = to, true
+			next.coords[i].mem, next.coords[i].dirty, next.coords[i].soft = to, true, false
 			yield(next, "the client asks coordinator %d to try branch %d", i+1, b)
 			break // in their order: another one is only another name
 		}
 	}
 	asked := t.m.runs[c.mem].(tccRun)
+	early := t.scope.Recorded && c.epoch == w.lease.epoch && !w.lease.expired && asked.phase() == txn.Running
 	for b := range t.n {
-		if w.tried&(1<<b) == 0 && c.durable() && c.version > 0 && len(asked.s.Branches) > b && asked.settled(b) {
+		if w.tried&(1<<b) == 0 && (c.durable() && c.version > 0 || early) && len(asked.s.Branches) > b && asked.settled(b) {
 			next := w
 			next.tried |= 1 << b
 			yield(next, "the client hears that branch %d is tried", b)
@@ -286,7 +303,7 @@ func (t *Transaction) client(w World, i int, yield Yield[World]) error {
 		return err
 	}
 	next := w
-	next.coords[i].mem, next.coords[i].dirty = to, true
+	next.coords[i].mem, next.coords[i].dirty, next.coords[i].soft = to, true, false
 	next.commit = next.commit || t.scope.Fault == AckBeforeDurable
 	yield(next, "the client asks coordinator %d to commit", i+1)
 	return nil

@@ -18,6 +18,8 @@ const (
 	NoTombstone              // an undo that comes first leaves nothing behind
 	NoClaim                  // a repeated call runs again
 	MarkBeforeWork           // the claim is committed apart from the work, and before it
+	PresumeNothing           // what may have been called ahead of what was stored is not undone
+	PivotAhead               // any step is called ahead of what is stored, the pivot, too
 	DeleteBeforeAck          // a row is deleted when it was sent
 	Watermark                // the relay goes on behind the highest id it has seen
 	MarkBeforePublish        // the note that a row is in the log is made when it was sent
@@ -30,7 +32,8 @@ const (
 
 var faultNames = [...]string{
 	"none", "no epoch check", "overwrite later", "act before durable", "ack before durable", "read before lease",
-	"handover same epoch", "undo only done", "no tombstone", "no claim", "mark before work", "delete before ack", "watermark",
+	"handover same epoch", "undo only done", "no tombstone", "no claim", "mark before work",
+	"presume nothing", "pivot ahead", "delete before ack", "watermark",
 	"mark before publish", "overtake", "no row lock", "offset before work", "consumer marks first", "no inbox",
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/amends-dev/amends/coordinator/internal/ahead"
 	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
@@ -19,28 +20,62 @@ type run interface {
 	encode() ([]byte, error)
 	decode(data []byte) (run, error)
 	settled(branch int) bool // its first phase is known to have taken effect
+
+	load() run                      // what it is to whoever reads it from the store
+	early(base run) bool            // what it calls may be called while base is stored
+	soft(next run, of message) bool // an OK that leads to next may be lost
 }
 
 type sagaRun struct {
-	def *saga.Definition
-	s   saga.State
+	def   *saga.Definition
+	s     saga.State
+	ahead bool // it was loaded, and calls may be ahead of what was stored
 }
 
-func (r sagaRun) phase() txn.State          { return r.s.Phase }
-func (r sagaRun) decided() txn.State        { return 0 }
-func (r sagaRun) calls() []txn.Call         { return r.s.Outstanding(r.def) }
-func (r sagaRun) encode() ([]byte, error)   { return r.s.Encode() }
-func (r sagaRun) settled(branch int) bool   { return r.s.Steps[branch].Phase == saga.Done }
-func (r sagaRun) with(s saga.State) sagaRun { return sagaRun{r.def, s} }
+func (r sagaRun) phase() txn.State        { return r.s.Phase }
+func (r sagaRun) decided() txn.State      { return 0 }
+func (r sagaRun) calls() []txn.Call       { return r.s.Outstanding(r.def) }
+func (r sagaRun) settled(branch int) bool { return r.s.Steps[branch].Phase == saga.Done }
+
+func (r sagaRun) encode() ([]byte, error) {
+	data, err := r.s.Encode()
+	if r.ahead {
+		data = append(data, aheadMark...)
+	}
+	return data, err
+}
+
+// aheadMark is what a state ends with that says that calls may be ahead of it.
+const aheadMark = " ahead"
+
+func (r sagaRun) leads() bool {
+	return r.s.Phase == txn.Running && (r.ahead || ahead.Leads(r.def, r.s))
+}
+
+func (r sagaRun) load() run { return sagaRun{r.def, r.s, r.leads()} }
+
+func (r sagaRun) early(base run) bool {
+	b := base.(sagaRun)
+	return b.leads() && ahead.Early(r.def, b.s, r.s)
+}
+
+func (r sagaRun) soft(next run, of message) bool {
+	return of.op == txn.Do && r.phase() == next.phase() && r.def.Steps[of.branch].Kind != saga.Pivot
+}
 
 func (r sagaRun) advance(ev txn.Event) (run, error) {
 	s, err := r.s.Advance(r.def, ev)
-	return r.with(s), err
+	if err == nil && r.ahead && s.TurnedBack(r.def) && !r.s.TurnedBack(r.def) {
+		s, err = ahead.TurnBack(r.def, r.s, s)
+		return sagaRun{def: r.def, s: s}, err
+	}
+	return sagaRun{r.def, s, r.ahead}, err
 }
 
 func (r sagaRun) decode(data []byte) (run, error) {
-	s, err := saga.DecodeState(r.def, data)
-	return r.with(s), err
+	state, marked := bytes.CutSuffix(data, []byte(aheadMark))
+	s, err := saga.DecodeState(r.def, state)
+	return sagaRun{r.def, s, marked}, err
 }
 
 type tccRun struct {
@@ -53,6 +88,10 @@ func (r tccRun) decided() txn.State      { return r.s.Decision }
 func (r tccRun) calls() []txn.Call       { return r.s.Outstanding(r.def) }
 func (r tccRun) encode() ([]byte, error) { return r.s.Encode() }
 func (r tccRun) with(s tcc.State) tccRun { return tccRun{r.def, s} }
+func (r tccRun) load() run               { return r }
+func (r tccRun) early(run) bool          { return true }
+
+func (r tccRun) soft(next run, _ message) bool { return r.phase() == next.phase() }
 
 func (r tccRun) settled(branch int) bool {
 	return branch < len(r.s.Branches) && r.s.Branches[branch].Phase == tcc.Tried
@@ -161,6 +200,27 @@ func (m *machines) advance(from id, kind eventKind, what message) (id, error) {
 	}
 	m.known[c] = n
 	return n, nil
+}
+
+// load returns the state that a coordinator has who reads one from the store.
+func (m *machines) load(row id) (id, error) {
+	if m.fault == PresumeNothing {
+		return row, nil
+	}
+	return m.number(m.runs[row].load())
+}
+
+// early reports whether what a state calls may be called while base is stored.
+func (m *machines) early(base, mem id) bool {
+	if m.fault == PivotAhead {
+		return base != 0
+	}
+	return base != 0 && m.runs[mem].early(m.runs[base])
+}
+
+// soft reports whether the step from one state to the next, by an OK, may be lost.
+func (m *machines) soft(from, to id, of message) bool {
+	return m.runs[from].soft(m.runs[to], of)
 }
 
 // forgive is the mistake of undoing only what is known to have succeeded.

@@ -18,6 +18,7 @@ type Scope struct {
 	Lost     int  // answers of the store that do not arrive, and repeats of a write that come late
 	Timeouts int  // calls that are not answered in time, at most 3
 	Aborts   int  // requests to turn back; for TCC it is the deadline
+	Recorded bool // calls go out ahead of what is stored where replies are recorded
 	Refusals bool // participants may refuse; what was refused once may be done when it comes again
 }
 
@@ -53,7 +54,7 @@ func Saga(def *saga.Definition, scope Scope) (*Transaction, error) {
 		t.before = append(t.before, st.After)
 	}
 	var err error
-	t.m, t.first, err = newMachines(sagaRun{def, saga.New(def)}, scope.Fault)
+	t.m, t.first, err = newMachines(sagaRun{def: def, s: saga.New(def)}, scope.Fault)
 	return t, err
 }
 
@@ -134,6 +135,8 @@ type coord struct {
 	mem     id   // the transaction; 0: not in memory
 	version int8 // the last that it knows to be stored
 	dirty   bool // mem is ahead of what was asked to be stored
+	soft    bool // and what it is ahead by comes again if it is lost
+	base    id   // the state of version
 	asked   request
 }
 

@@ -79,7 +79,7 @@ func (s *memberStore) wait(op string, n int) {
 	w := s.w
 	d := w.upTo(8*time.Millisecond, "store", s.p.id, op, n)
 	if w.rough(0.005, "slow store", s.p.id, op, n) {
-		d = w.upTo(6*time.Second, "slow store for", s.p.id, op, n)
+		d = w.upTo(slowest, "slow store for", s.p.id, op, n)
 		w.fault("slow store", s.p.id, "%s takes %v", op, d.Round(time.Millisecond))
 	}
 	w.sleep(d)

@@ -269,8 +269,11 @@ func (s *wireStream) SendMsg(m any) error {
 		return s.send(m)
 	}
 	for _, o := range outcomes {
+		o = proto.CloneOf(o)
+		// Some participants promise nothing about repeated calls, which is always right.
+		o.Recorded = o.GetRecorded() && s.c.w.happens(0.8, "recorded", o.GetGid(), o.GetIndex())
 		one := &amendsv1.AttendRequest{Message: &amendsv1.AttendRequest_Outcomes{Outcomes: &amendsv1.Outcomes{
-			Outcomes: []*amendsv1.Outcome{proto.CloneOf(o)}}}}
+			Outcomes: []*amendsv1.Outcome{o}}}}
 		s.deliver("outcome", nameOf(o), s.c.from, s.m.process, func() {
 			if err := s.send(one); err != nil {
 				s.fail(err)

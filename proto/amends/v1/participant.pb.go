@@ -785,7 +785,12 @@ type Outcome struct {
 	// Of an OK.
 	Reply []byte `protobuf:"bytes,6,opt,name=reply,proto3" json:"reply,omitempty"`
 	// Of another: the error, for people.
-	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// Of an OK: the reply is recorded together with the effect, so that the same
+	// call, whenever and wherever it is repeated, gets the same answer. Then the
+	// coordinator may go on before it has stored the answer: after a crash it asks
+	// again. Set it only where that holds; false is always right.
+	Recorded      bool `protobuf:"varint,8,opt,name=recorded,proto3" json:"recorded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -867,6 +872,13 @@ func (x *Outcome) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Outcome) GetRecorded() bool {
+	if x != nil {
+		return x.Recorded
+	}
+	return false
 }
 
 type Ping struct {
@@ -1023,7 +1035,7 @@ const file_amends_v1_participant_proto_rawDesc = "" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
 	"\x04body\x18\x03 \x01(\fR\x04body\":\n" +
 	"\bOutcomes\x12.\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x12.amends.v1.OutcomeR\boutcomes\"\xc6\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x12.amends.v1.OutcomeR\boutcomes\"\xe2\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x05R\x05index\x12\x1d\n" +
@@ -1031,7 +1043,8 @@ const file_amends_v1_participant_proto_rawDesc = "" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12*\n" +
 	"\x04code\x18\x05 \x01(\x0e2\x16.amends.v1.OutcomeCodeR\x04code\x12\x14\n" +
 	"\x05reply\x18\x06 \x01(\fR\x05reply\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\"\x06\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12\x1a\n" +
+	"\brecorded\x18\b \x01(\bR\brecorded\"\x06\n" +
 	"\x04Ping\"\x06\n" +
 	"\x04Pong\"\a\n" +
 	"\x05Drain*i\n" +

@@ -464,7 +464,12 @@ type StartSagaRequest struct {
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The W3C trace context of whoever starts it, given to every call. It is not
 	// part of the content; one that is malformed counts as none.
-	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Once the start is durable it waits so long, at most one minute, until the
+	// saga has finished or is parked, and answers with the state it then has. It
+	// may answer sooner, for example when the coordinator stops: WaitTransaction
+	// tells the rest. It is not part of the content. Absent or 0: it does not wait.
+	Wait          *durationpb.Duration `protobuf:"bytes,7,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +544,13 @@ func (x *StartSagaRequest) GetTraceparent() string {
 		return x.Traceparent
 	}
 	return ""
+}
+
+func (x *StartSagaRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
 }
 
 type StartSagaResponse struct {
@@ -917,8 +929,10 @@ func (x *TryBranchResponse) GetReply() []byte {
 }
 
 type CommitTccRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Gid           string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Gid   string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
+	// Once the decision is durable it waits for the end, as in StartSagaRequest.
+	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +972,13 @@ func (x *CommitTccRequest) GetGid() string {
 		return x.Gid
 	}
 	return ""
+}
+
+func (x *CommitTccRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
 }
 
 type CommitTccResponse struct {
@@ -1008,7 +1029,9 @@ type AbortTransactionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Gid   string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
 	// Kept in the audit trail and shown to whoever waits.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// As in CommitTccRequest.
+	Wait          *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1055,6 +1078,13 @@ func (x *AbortTransactionRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *AbortTransactionRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
 }
 
 type AbortTransactionResponse struct {
@@ -1699,14 +1729,15 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\apayload\x18\x03 \x01(\fR\apayload\x12\x14\n" +
 	"\x05after\x18\x04 \x03(\tR\x05after\x12'\n" +
 	"\x04kind\x18\x05 \x01(\x0e2\x13.amends.v1.StepKindR\x04kind\x12,\n" +
-	"\x05retry\x18\x06 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"\xb6\x02\n" +
+	"\x05retry\x18\x06 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"\xe5\x02\n" +
 	"\x10StartSagaRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12)\n" +
 	"\x05steps\x18\x03 \x03(\v2\x13.amends.v1.SagaStepR\x05steps\x123\n" +
 	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12?\n" +
 	"\x06labels\x18\x05 \x03(\v2'.amends.v1.StartSagaRequest.LabelsEntryR\x06labels\x12 \n" +
-	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\x1a9\n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent\x12-\n" +
+	"\x04wait\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"g\n" +
@@ -1736,14 +1767,16 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\apayload\x18\x04 \x01(\fR\apayload\x12,\n" +
 	"\x05retry\x18\x05 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\")\n" +
 	"\x11TryBranchResponse\x12\x14\n" +
-	"\x05reply\x18\x01 \x01(\fR\x05reply\"$\n" +
+	"\x05reply\x18\x01 \x01(\fR\x05reply\"S\n" +
 	"\x10CommitTccRequest\x12\x10\n" +
-	"\x03gid\x18\x01 \x01(\tR\x03gid\"M\n" +
+	"\x03gid\x18\x01 \x01(\tR\x03gid\x12-\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"M\n" +
 	"\x11CommitTccResponse\x128\n" +
-	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\"C\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\"r\n" +
 	"\x17AbortTransactionRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"T\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12-\n" +
+	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"T\n" +
 	"\x18AbortTransactionResponse\x128\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\"`\n" +
 	"\x16WaitTransactionRequest\x12\x10\n" +
@@ -1893,49 +1926,52 @@ var file_amends_v1_transaction_proto_depIdxs = []int32{
 	5,  // 5: amends.v1.StartSagaRequest.steps:type_name -> amends.v1.SagaStep
 	26, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
 	23, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
-	21, // 8: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
-	26, // 9: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
-	24, // 10: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
-	9,  // 11: amends.v1.BeginTccRequest.check:type_name -> amends.v1.CheckBack
-	4,  // 12: amends.v1.CheckBack.retry:type_name -> amends.v1.RetryPolicy
-	21, // 13: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
-	4,  // 14: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
-	21, // 15: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
-	21, // 16: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	26, // 17: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
-	21, // 18: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	2,  // 19: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
-	3,  // 20: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
-	27, // 21: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
-	1,  // 22: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
-	0,  // 23: amends.v1.Transaction.state:type_name -> amends.v1.State
-	19, // 24: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
-	25, // 25: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
-	27, // 26: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	27, // 27: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
-	27, // 28: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
-	27, // 29: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
-	27, // 30: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
-	20, // 31: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
-	3,  // 32: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
-	22, // 33: amends.v1.Transaction.check:type_name -> amends.v1.Check
-	6,  // 34: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
-	8,  // 35: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
-	11, // 36: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
-	13, // 37: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
-	15, // 38: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
-	17, // 39: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
-	7,  // 40: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
-	10, // 41: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
-	12, // 42: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
-	14, // 43: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
-	16, // 44: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
-	18, // 45: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
-	40, // [40:46] is the sub-list for method output_type
-	34, // [34:40] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	26, // 8: amends.v1.StartSagaRequest.wait:type_name -> google.protobuf.Duration
+	21, // 9: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
+	26, // 10: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 11: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
+	9,  // 12: amends.v1.BeginTccRequest.check:type_name -> amends.v1.CheckBack
+	4,  // 13: amends.v1.CheckBack.retry:type_name -> amends.v1.RetryPolicy
+	21, // 14: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
+	4,  // 15: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
+	26, // 16: amends.v1.CommitTccRequest.wait:type_name -> google.protobuf.Duration
+	21, // 17: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
+	26, // 18: amends.v1.AbortTransactionRequest.wait:type_name -> google.protobuf.Duration
+	21, // 19: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	26, // 20: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
+	21, // 21: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	2,  // 22: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
+	3,  // 23: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
+	27, // 24: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
+	1,  // 25: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
+	0,  // 26: amends.v1.Transaction.state:type_name -> amends.v1.State
+	19, // 27: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
+	25, // 28: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
+	27, // 29: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	27, // 30: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
+	27, // 31: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
+	27, // 32: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
+	27, // 33: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
+	20, // 34: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
+	3,  // 35: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
+	22, // 36: amends.v1.Transaction.check:type_name -> amends.v1.Check
+	6,  // 37: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
+	8,  // 38: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
+	11, // 39: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
+	13, // 40: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
+	15, // 41: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
+	17, // 42: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
+	7,  // 43: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
+	10, // 44: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
+	12, // 45: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
+	14, // 46: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
+	16, // 47: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
+	18, // 48: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
+	43, // [43:49] is the sub-list for method output_type
+	37, // [37:43] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_transaction_proto_init() }

@@ -34,9 +34,10 @@ const (
 // TransactionService starts global transactions, waits for them and turns them
 // back. Services use it through the SDK.
 type TransactionServiceClient interface {
-	// StartSaga stores a saga durably and answers. Starting again with the same
-	// gid and the same content returns the same transaction; with other content
-	// it is ALREADY_EXISTS with reason GID_CONFLICT.
+	// StartSaga stores a saga durably and answers, with wait when it has ended.
+	// Starting again with the same gid and the same content returns the same
+	// transaction; with other content it is ALREADY_EXISTS with reason
+	// GID_CONFLICT.
 	StartSaga(ctx context.Context, in *StartSagaRequest, opts ...grpc.CallOption) (*StartSagaResponse, error)
 	// BeginTcc opens a TCC transaction. It is idempotent in the same way.
 	BeginTcc(ctx context.Context, in *BeginTccRequest, opts ...grpc.CallOption) (*BeginTccResponse, error)
@@ -45,7 +46,7 @@ type TransactionServiceClient interface {
 	// content waits for the same try.
 	TryBranch(ctx context.Context, in *TryBranchRequest, opts ...grpc.CallOption) (*TryBranchResponse, error)
 	// CommitTcc decides to confirm every branch. It answers when the decision is
-	// durable; WaitTransaction tells when every confirm is done.
+	// durable; wait, or WaitTransaction, tells when every confirm is done.
 	CommitTcc(ctx context.Context, in *CommitTccRequest, opts ...grpc.CallOption) (*CommitTccResponse, error)
 	// AbortTransaction decides to undo (a saga) or cancel (a TCC transaction).
 	// It answers when the decision is durable.
@@ -130,9 +131,10 @@ func (c *transactionServiceClient) WaitTransaction(ctx context.Context, in *Wait
 // TransactionService starts global transactions, waits for them and turns them
 // back. Services use it through the SDK.
 type TransactionServiceServer interface {
-	// StartSaga stores a saga durably and answers. Starting again with the same
-	// gid and the same content returns the same transaction; with other content
-	// it is ALREADY_EXISTS with reason GID_CONFLICT.
+	// StartSaga stores a saga durably and answers, with wait when it has ended.
+	// Starting again with the same gid and the same content returns the same
+	// transaction; with other content it is ALREADY_EXISTS with reason
+	// GID_CONFLICT.
 	StartSaga(context.Context, *StartSagaRequest) (*StartSagaResponse, error)
 	// BeginTcc opens a TCC transaction. It is idempotent in the same way.
 	BeginTcc(context.Context, *BeginTccRequest) (*BeginTccResponse, error)
@@ -141,7 +143,7 @@ type TransactionServiceServer interface {
 	// content waits for the same try.
 	TryBranch(context.Context, *TryBranchRequest) (*TryBranchResponse, error)
 	// CommitTcc decides to confirm every branch. It answers when the decision is
-	// durable; WaitTransaction tells when every confirm is done.
+	// durable; wait, or WaitTransaction, tells when every confirm is done.
 	CommitTcc(context.Context, *CommitTccRequest) (*CommitTccResponse, error)
 	// AbortTransaction decides to undo (a saga) or cancel (a TCC transaction).
 	// It answers when the decision is durable.
