@@ -19,8 +19,11 @@ import (
 // newFront makes what sends requests to the coordinators that they belong to.
 func (c *Coordinator) newFront(owner string) *forward.Forwarder {
 	return forward.New(c.engine, forward.Config{
-		Self:      owner,
-		Namespace: func(ctx context.Context) string { return caller(ctx).Namespace },
+		Self: owner,
+		Namespace: func(ctx context.Context) string {
+			who, _ := auth.FromContext(ctx) // every request comes through a guard
+			return who.Namespace
+		},
 		Forwarded: func(ctx context.Context) bool {
 			_, forwarded := auth.ForwardedBy(ctx)
 			return forwarded

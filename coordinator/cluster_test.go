@@ -219,13 +219,19 @@ func everyRequest(ctx context.Context, t *testing.T, m *member, id string, authe
 	ok("an abort", err)
 	resp, err := admin.ListEvents(ctx, &amendsv1.ListEventsRequest{Gid: gid})
 	ok("events", err)
+	acts := 0
 	for _, e := range resp.GetEvents() {
+		if e.GetType() != "pause" && e.GetType() != "resume" {
+			continue
+		}
+		acts++
 		actor := e.GetDetail().GetFields()["actor"].GetStringValue()
 		if authenticated && actor != "robot" || !authenticated && !strings.HasPrefix(actor, "127.0.0.1:") {
-			if e.GetType() == "paused" || e.GetType() == "resumed" {
-				t.Errorf("the actor of %q in the trail of %s is %q", e.GetType(), gid, actor)
-			}
+			t.Errorf("the actor of %q in the trail of %s is %q", e.GetType(), gid, actor)
 		}
+	}
+	if acts != 2 {
+		t.Errorf("%d acts in the trail of %s, want a pause and a resume", acts, gid)
 	}
 	_, err = tx.WaitTransaction(ctx, &amendsv1.WaitTransactionRequest{Gid: gid})
 	ok("the end", err)

@@ -187,7 +187,8 @@ func (c *Coordinator) quota() func(namespace string) engine.Quota {
 
 // Register adds the coordinator's services, with Config.Auth before them, to a
 // gRPC server of the caller's, which should have been given
-// grpc.MaxRecvMsgSize(c.MaxMessageSize()).
+// grpc.MaxRecvMsgSize(c.MaxMessageSize()) and, in a cluster, a
+// keepalive.EnforcementPolicy that lets other coordinators ping every 10 s.
 func (c *Coordinator) Register(r grpc.ServiceRegistrar) {
 	c.register(c.cfg.Auth.Trusting(c.seal).Registrar(r))
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/amends-dev/amends/coordinator/auth"
@@ -89,12 +90,19 @@ func (c *Coordinator) handOver(ctx context.Context) bool {
 	return c.engine.Drain(ctx) == nil // what is left, the engine hands over at its end, and says so
 }
 
+// minPing is how often callers may ping, other coordinators among them, which
+// do so every 10 s while they wait for an answer.
+const minPing = 5 * time.Second
+
 // Serve answers on lis, with health and reflection, until ctx ends; then other
 // coordinators on the store, if there are any, take the shards, and requests
 // under way finish for a moment. It closes lis. Run must be running beside it.
 func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
 	defer c.serves.begin(ctx)()
-	opts := []grpc.ServerOption{grpc.MaxHeaderListSize(maxHeaders)}
+	opts := []grpc.ServerOption{
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+	}
 	if c.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
 	}

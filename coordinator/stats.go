@@ -31,6 +31,7 @@ type Stats struct {
 	CommitErrors uint64               // attempts to commit that failed and were repeated
 	Acquired     uint64               // shards that were taken
 	Lost         uint64               // shards that another coordinator took away
+	Given        uint64               // shards that were handed over to other coordinators
 	Shards       int                  // of the store, whoever owns them
 	Live         int                  // unfinished transactions in memory that were started here
 	Owed         int                  // those that were taken over from the store
@@ -89,7 +90,7 @@ func (c *Coordinator) Stats() Stats {
 		Refused: e.Refused, Bulk: e.Bulk,
 		Calls: map[string]uint64{}, Retries: map[string]uint64{}, Outcomes: map[OutcomeOf]uint64{}, Answers: map[string]Histogram{},
 		Commit: Histogram(e.Commit), Batch: Histogram(e.Batch), CommitErrors: e.CommitErrors,
-		Acquired: e.Acquired, Lost: e.Lost, Shards: e.Shards, Live: e.Live, Owed: e.Owed, MaxLive: e.Limit,
+		Acquired: e.Acquired, Lost: e.Lost, Given: e.Given, Shards: e.Shards, Live: e.Live, Owed: e.Owed, MaxLive: e.Limit,
 		Services: services(d.Services, e.Waiting), Quotas: map[string]QuotaStats{},
 	}
 	f := c.front.Stats()

@@ -105,26 +105,63 @@ type StartConfig struct {
 // ErrInvalidGID, ErrUnknownAction, ErrTooLarge, ErrOverloaded, ErrUnauthenticated,
 // ErrPermission. When ctx ends before there was an answer it is an *UnknownError:
 // the saga may have begun.
-func Start[In any](ctx context.Context, c *Client, s saga.Saga[In], in In, cfg *StartConfig) (*Run, error) {
-	if err := c.usable(); err != nil {
-		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
-	}
-	if cfg != nil && cfg.Namespace != "" && cfg.Namespace != c.namespace {
-		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), ErrInvalidArgument.With(
-			"StartConfig.Namespace is %q, the client's is %q: make a client for each", cfg.Namespace, c.namespace))
-	}
-	req, err := startRequest(s, in, cfg)
+func Start[In any](ctx context.Context, c *Client, s saga.Saga[In], in In, cfg *StartConfig) (run *Run, err error) {
+	req, err := requestOf(c, s, in, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("sdk: start saga %q: %w", s.Name(), err)
 	}
 	ctx, end := c.spanOf(ctx, "start saga", req.GetName(), req.GetGid())
+	defer func() { end(err) }()
+	if _, err = c.start(ctx, req); err != nil {
+		return nil, err
+	}
+	return c.Run(req.GetGid()), nil
+}
+
+// RunSaga is Start and then Run.Wait, in one request: nil says that the saga
+// committed everywhere, *RolledBackError that it is undone everywhere. An
+// *UnknownError has the gid with which Client.Run waits for longer: ctx ended
+// first, and the saga goes on, if it has begun (State is zero where that is not
+// known). Every other error is Start's own, and nothing was begun.
+//
+// It ends promptly with ctx. A connection that is lost meanwhile, or a
+// coordinator that stops, only makes it slower.
+func RunSaga[In any](ctx context.Context, c *Client, s saga.Saga[In], in In, cfg *StartConfig) (err error) {
+	req, err := requestOf(c, s, in, cfg)
+	if err != nil {
+		return fmt.Errorf("sdk: run saga %q: %w", s.Name(), err)
+	}
+	ctx, end := c.spanOf(ctx, "run saga", req.GetName(), req.GetGid())
+	defer func() { end(err) }()
+	req.Wait = waitFor(ctx)
+	resp, err := c.start(ctx, req)
+	if err != nil {
+		return err
+	}
+	return c.Run(req.GetGid()).waitOn(ctx, resp.GetTransaction())
+}
+
+// requestOf is the start of a saga by this client.
+func requestOf[In any](c *Client, s saga.Saga[In], in In, cfg *StartConfig) (*amendsv1.StartSagaRequest, error) {
+	if err := c.usable(); err != nil {
+		return nil, err
+	}
+	if cfg != nil && cfg.Namespace != "" && cfg.Namespace != c.namespace {
+		return nil, ErrInvalidArgument.With(
+			"StartConfig.Namespace is %q, the client's is %q: make a client for each", cfg.Namespace, c.namespace)
+	}
+	return startRequest(s, in, cfg)
+}
+
+// start asks until there is an answer. A repetition meets the saga that an
+// attempt before has begun.
+func (c *Client) start(ctx context.Context, req *amendsv1.StartSagaRequest) (*amendsv1.StartSagaResponse, error) {
 	req.Traceparent = traceparentOf(ctx)
-	_, err = retrying(ctx, c, "start saga", req, c.rpc.StartSaga)
-	end(err)
+	resp, err := retrying(ctx, c, "start saga", req, c.rpc.StartSaga)
 	if err != nil {
 		return nil, notStarted("start saga", req.GetName(), req.GetGid(), err)
 	}
-	return &Run{client: c, gid: req.GetGid()}, nil
+	return resp, nil
 }
 
 // notStarted wraps the error of a start: what was rejected has not begun, and

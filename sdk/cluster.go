@@ -31,8 +31,10 @@ type DialConfig struct {
 	// addresses are spoken to in plaintext, and others are an error.
 	Options []grpc.DialOption
 	// PollInterval is how often each member is asked who the members are: so long
-	// until one that joins is known. One that fails is asked at once, and then
-	// with backoff up to this. 0: 5 s, at least 10 ms.
+	// until one that joins is known, while nothing else changes. After a change, as
+	// at the beginning, it is asked after 0.2 s, 0.4 s and so on, up to this. One
+	// that fails is asked at once, and then with backoff up to this. 0: 5 s, at
+	// least 10 ms.
 	PollInterval time.Duration
 	// RepeatFor bounds how long a request that finds no member is repeated where
 	// its context would let it go on for longer. 0: 30 s.

@@ -2,8 +2,10 @@ package sdk
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +20,8 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
-	maxMisses      = 3                // polls without a word, after which the connection is given up
+	maxMisses      = 3 // polls without a word, after which the connection is given up
+	firstPoll      = 100 * time.Millisecond
 	linger         = 30 * time.Second // for what is under way on a connection that is needed no more
 )
 
@@ -45,6 +48,7 @@ type link struct {
 
 	// Under Cluster.mu.
 	asked  bool   // it has answered, or failed to
+	said   string // who the members are, when it was last asked
 	name   string // of the member that answered, or should; empty: none has, or an old one that does not say
 	chosen bool   // its member is reached by it
 	found  bool   // a hunted one that led to somebody
@@ -91,10 +95,12 @@ func isLoopback(address string) bool {
 
 // watch polls a link until it is dropped.
 func (c *Cluster) watch(l *link) {
-	for failures := 0; ; {
+	for failures, calm := 0, 0; ; {
 		members, err := l.poll(min(max(c.cfg.PollInterval, time.Second), connectTimeout))
-		c.heard(l, members, err)
-		wait := c.cfg.PollInterval
+		if calm++; c.heard(l, members, err) {
+			calm = 0
+		}
+		wait := c.pace(calm)
 		if l.up.Load() {
 			failures = 0
 		} else {
@@ -114,6 +120,15 @@ func (c *Cluster) watch(l *link) {
 			return
 		}
 	}
+}
+
+// pace is the time until the next poll after so many that brought nothing new:
+// when members come and go, more do so soon, as in a cluster that is started.
+func (c *Cluster) pace(calm int) time.Duration {
+	if calm > 10 {
+		return c.cfg.PollInterval
+	}
+	return min(firstPoll<<calm, c.cfg.PollInterval)
 }
 
 // poll asks the member behind a link who the members are.
@@ -149,9 +164,15 @@ func (l *link) check() {
 	}
 }
 
-// hear notes what a poll says about its link. Called with Cluster.mu held.
-func (l *link) hear(members []*amendsv1.Member, err error) {
+// hear notes what a poll says about its link, and reports whether the members
+// are others than before. Called with Cluster.mu held.
+func (l *link) hear(members []*amendsv1.Member, err error) (news bool) {
 	l.asked = true
+	var said strings.Builder
+	for _, m := range members {
+		fmt.Fprintf(&said, "%s %t\n", m.GetName(), m.GetDraining())
+	}
+	news, l.said = said.String() != l.said, said.String()
 	up, misses := false, 0
 	switch status.Code(err) {
 	case codes.OK:
@@ -169,6 +190,7 @@ func (l *link) hear(members []*amendsv1.Member, err error) {
 	}
 	l.misses = misses
 	l.up.Store(up)
+	return news
 }
 
 // serves reports a link that takes requests. Called with Cluster.mu held.

@@ -57,15 +57,16 @@ func (c *Cluster) Members() []Member {
 	return all
 }
 
-// heard notes what a poll brought.
-func (c *Cluster) heard(l *link, members []*amendsv1.Member, err error) {
+// heard notes what a poll brought, and reports whether that was news of who the
+// members are.
+func (c *Cluster) heard(l *link, members []*amendsv1.Member, err error) (news bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.life.Err() != nil {
-		return
+		return false
 	}
 	before := l.up.Load()
-	l.hear(members, err)
+	news = l.hear(members, err)
 	if l.up.Load() {
 		c.learn(members)
 	}
@@ -75,6 +76,7 @@ func (c *Cluster) heard(l *link, members []*amendsv1.Member, err error) {
 	}
 	c.settle()
 	c.publish()
+	return news
 }
 
 // suspect takes a link out of use until it answers a poll again: a request found

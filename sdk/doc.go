@@ -3,9 +3,10 @@
 //
 // # Two sides
 //
-// A caller has a Client. Start begins a saga and Run.Wait tells how it ended;
-// RunTCC runs a TCC transaction from a function; StartTx begins a saga in the
-// caller's own database transaction, through the outbox.
+// A caller has a Client. RunSaga begins a saga and tells how it ended, in one
+// request; Start and Run.Wait do it in two. RunTCC runs a TCC transaction from a
+// function; StartTx begins a saga in the caller's own database transaction,
+// through the outbox.
 //
 // A participant is a service that offers actions. NewParticipant, HandleSaga
 // and HandleTCC say what it does and how that is taken back, and
@@ -15,7 +16,7 @@
 // # Three answers
 //
 // A transaction committed everywhere, or it was undone everywhere, or nobody
-// could be asked. Wait and RunTCC keep them apart: nil, *RolledBackError,
+// could be asked. Wait, RunSaga and RunTCC keep them apart: nil, *RolledBackError,
 // *UnknownError. An UnknownError is no failure of the transaction, which goes
 // on by itself: ask again with Client.Run and its gid.
 //

@@ -60,18 +60,13 @@ const (
 	giveMoney = "UPDATE accounts SET cents = cents + ? WHERE name = ?"
 )
 
-// A caller starts a saga and learns how it ended.
-func ExampleStart() {
+// A caller runs a saga and learns how it ended.
+func ExampleRunSaga() {
 	var ctx context.Context
 	var conn *grpc.ClientConn // to the coordinator
 	client := sdk.NewClient(conn, nil)
 
-	run, err := sdk.Start(ctx, client, Transfer, TransferInput{"alice", "bob", 500}, nil)
-	if err != nil {
-		log.Print(err) // it has not begun, unless errors.Is(err, sdk.ErrUnknown)
-		return
-	}
-	err = run.Wait(ctx)
+	err := sdk.RunSaga(ctx, client, Transfer, TransferInput{"alice", "bob", 500}, nil)
 	var rolledBack *sdk.RolledBackError
 	var unknown *sdk.UnknownError
 	switch {
@@ -81,6 +76,23 @@ func ExampleStart() {
 		fmt.Println("undone because of", rolledBack.Step, rolledBack.Reason)
 	case errors.As(err, &unknown):
 		fmt.Println("ask again:", unknown.GID) // client.Run(unknown.GID).Wait(ctx)
+	default:
+		fmt.Println("not begun:", err)
+	}
+}
+
+// A caller starts a saga, goes on, and learns later how it ended.
+func ExampleStart() {
+	var ctx context.Context
+	var client *sdk.Client
+	run, err := sdk.Start(ctx, client, Transfer, TransferInput{"alice", "bob", 500}, nil)
+	if err != nil {
+		log.Print(err) // it has not begun, unless errors.Is(err, sdk.ErrUnknown)
+		return
+	}
+	fmt.Println("begun as", run.GID())
+	if err := run.Wait(ctx); err != nil {
+		log.Print(err)
 	}
 }
 

@@ -43,8 +43,29 @@ func (r *Run) Wait(ctx context.Context) error {
 	if err := r.client.usable(); err != nil {
 		return fmt.Errorf("sdk: wait for %q: %w", r.gid, err)
 	}
+	return r.wait(ctx, 0)
+}
+
+// waitOn waits for the end of a transaction that is as the coordinator just said.
+func (r *Run) waitOn(ctx context.Context, tx *amendsv1.Transaction) error {
+	if done, err := answer(r.gid, tx); done {
+		return err
+	}
+	return r.wait(ctx, stateOf(tx.GetState()))
+}
+
+// waitFor is how long a request that starts or decides may wait for the end. Its
+// answer, which says that it is durable, is to come before the caller gives up.
+func waitFor(ctx context.Context) *durationpb.Duration {
+	wait := maxWait
+	if until, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(until)*3/4)
+	}
+	return durationpb.New(max(wait, 0))
+}
+
+func (r *Run) wait(ctx context.Context, seen txn.State) error {
 	req := &amendsv1.WaitTransactionRequest{Gid: r.gid, MaxWait: durationpb.New(maxWait)}
-	var seen txn.State
 	for attempt := 1; ; {
 		asked := time.Now()
 		resp, err := retrying(ctx, r.client, "wait", req, r.client.rpc.WaitTransaction)
@@ -106,9 +127,14 @@ func (r *Run) Abort(ctx context.Context, reason string) error {
 	if err := r.client.usable(); err != nil {
 		return fmt.Errorf("sdk: abort %q: %w", r.gid, err)
 	}
-	req := &amendsv1.AbortTransactionRequest{Gid: r.gid, Reason: cleanText(reason)}
-	if _, err := retrying(ctx, r.client, "abort", req, r.client.rpc.AbortTransaction); err != nil {
-		return fmt.Errorf("sdk: abort %q: %w", r.gid, err)
+	_, err := r.abort(ctx, &amendsv1.AbortTransactionRequest{Gid: r.gid, Reason: cleanText(reason)})
+	return err
+}
+
+func (r *Run) abort(ctx context.Context, req *amendsv1.AbortTransactionRequest) (*amendsv1.Transaction, error) {
+	resp, err := retrying(ctx, r.client, "abort", req, r.client.rpc.AbortTransaction)
+	if err != nil {
+		return nil, fmt.Errorf("sdk: abort %q: %w", r.gid, err)
 	}
-	return nil
+	return resp.GetTransaction(), nil
 }

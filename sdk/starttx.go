@@ -113,6 +113,7 @@ func (s *starter) start(ctx context.Context, m outbox.Message) error {
 	if err := proto.Unmarshal(m.Body, &req); err != nil || req.GetGid() == "" {
 		return outbox.Poison(fmt.Errorf("sdk: message %s is no start of a saga: %w", m.ID, errors.Join(err, ErrInvalidGID)))
 	}
+	req.Wait = nil // nobody is there who would hear of the end
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	rpc := s.client.rpc

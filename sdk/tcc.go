@@ -149,11 +149,11 @@ func (t *TCC) end(ctx context.Context, cause error, timeout time.Duration) error
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if cause == nil {
-		req := &amendsv1.CommitTccRequest{Gid: t.gid}
-		_, err := retrying(end, t.client, "commit tcc", req, t.client.rpc.CommitTcc)
+		req := &amendsv1.CommitTccRequest{Gid: t.gid, Wait: waitFor(end)}
+		resp, err := retrying(end, t.client, "commit tcc", req, t.client.rpc.CommitTcc)
 		switch {
 		case err == nil:
-			return t.run().Wait(end)
+			return t.run().waitOn(end, resp.GetTransaction())
 		case errors.Is(err, ErrDecided), errors.Is(err, ErrDeadlinePassed):
 			return because(t.run().Wait(end), err)
 		case !errors.Is(err, ErrTryPending):
@@ -161,11 +161,11 @@ func (t *TCC) end(ctx context.Context, cause error, timeout time.Duration) error
 		}
 		cause = err
 	}
-	err := t.run().Abort(end, cause.Error())
+	tx, err := t.run().abort(end, &amendsv1.AbortTransactionRequest{Gid: t.gid, Reason: cleanText(cause.Error()), Wait: waitFor(end)})
 	if err != nil && !errors.Is(err, ErrDecided) {
 		return &UnknownError{GID: t.gid, State: txn.Running, Err: fmt.Errorf("%w: %w", cause, err)}
 	}
-	return because(t.run().Wait(end), cause)
+	return because(t.run().waitOn(end, tx), cause)
 }
 
 // await waits for a transaction that was decided before this call.

@@ -91,7 +91,7 @@ type Caller struct {
 
 // Roles are the caller's in its namespace, in order.
 func (c Caller) Roles() []amendsv1.Role {
-	var roles []amendsv1.Role
+	roles := make([]amendsv1.Role, 0, len(c.Grants))
 	for _, g := range c.Grants {
 		if g.Namespace == c.Namespace || g.Namespace == All {
 			roles = append(roles, g.Role)

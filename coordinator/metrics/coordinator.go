@@ -128,8 +128,13 @@ func (c *collector) transactions(ch chan<- prometheus.Metric, s coordinator.Stat
 	emit(ch, f.commitErrors, s.CommitErrors)
 	emit(ch, f.acquired, s.Acquired)
 	emit(ch, f.lost, s.Lost)
-	emit(ch, f.owned, int64(s.Acquired)-int64(s.Lost)) //nolint:gosec // far below 2^63
+	emit(ch, f.given, s.Given)
+	emit(ch, f.owned, int64(s.Acquired)-int64(s.Lost)-int64(s.Given)) //nolint:gosec // far below 2^63
 	emit(ch, f.shards, s.Shards)
+	emit(ch, f.forwarded, s.Forwarded.Sent)
+	emit(ch, f.forwardRepeated, s.Forwarded.Repeated)
+	emit(ch, f.forwardFailed, s.Forwarded.Failed)
+	emit(ch, f.forwardRefused, s.Forwarded.Refused)
 }
 
 // quotas shows the first Config.MaxNamespaces; those behind them only count

@@ -8,6 +8,8 @@ type families struct {
 	instances, capacity, callsWaiting, callsInFlight, waiting  family
 	commit, batch, commitErrors, acquired, lost, owned, shards family
 
+	given, forwarded, forwardRepeated, forwardFailed, forwardRefused family
+
 	quotaUse, quotaLive, quotaRate, quotaRefused family
 
 	sampled, unfinished, stalled, paused, oldest family
@@ -39,8 +41,14 @@ func newFamilies() families {
 		commitErrors: counter("amends_commit_errors_total", "Attempts to commit that failed and were repeated."),
 		acquired:     counter("amends_shards_acquired_total", "Shards taken."),
 		lost:         counter("amends_shards_lost_total", "Shards that another coordinator took away."),
+		given:        counter("amends_shards_given_total", "Shards handed over to other coordinators."),
 		owned:        gauge("amends_shards_owned", "Shards that this coordinator drives."),
 		shards:       gauge("amends_shards", "Shards of the store."),
+
+		forwarded:       counter("amends_forwarded_requests_total", "Requests sent on to the coordinators that they belong to, repetitions included."),
+		forwardRepeated: counter("amends_forward_repeated_total", "Requests sent again: the owner of their shard was unknown, not reached, or another one."),
+		forwardFailed:   counter("amends_forward_failed_total", "Requests that found no owner of their shard in time."),
+		forwardRefused:  counter("amends_forward_refused_total", "Requests that came as forwarded, and that no coordinator of the store had vouched for."),
 
 		quotaUse:     gauge("amends_namespace_live_transactions", "Unfinished transactions in memory, of namespaces with a quota.", "namespace"),
 		quotaLive:    gauge("amends_namespace_live_transactions_quota", "Most of them that there may be; 0: any.", "namespace"),
@@ -60,7 +68,8 @@ func (f *families) all() []family {
 		f.started, f.finished, f.stalls, f.verbs, f.refused, f.bulk, f.live, f.liveLimit,
 		f.calls, f.retries, f.outcomes, f.answers,
 		f.instances, f.capacity, f.callsWaiting, f.callsInFlight, f.waiting,
-		f.commit, f.batch, f.commitErrors, f.acquired, f.lost, f.owned, f.shards,
+		f.commit, f.batch, f.commitErrors, f.acquired, f.lost, f.given, f.owned, f.shards,
+		f.forwarded, f.forwardRepeated, f.forwardFailed, f.forwardRefused,
 		f.quotaUse, f.quotaLive, f.quotaRate, f.quotaRefused,
 		f.sampled, f.unfinished, f.stalled, f.paused, f.oldest,
 	}

@@ -47,9 +47,5 @@ func accounts(db *sql.DB) *sdk.Participant {
 // transfer returns nil when the money moved, and a *sdk.RolledBackError when
 // nothing did.
 func transfer(ctx context.Context, client *sdk.Client, in Input) error {
-	run, err := sdk.Start(ctx, client, Transfer, in, nil)
-	if err != nil {
-		return err
-	}
-	return run.Wait(ctx)
+	return sdk.RunSaga(ctx, client, Transfer, in, nil)
 }

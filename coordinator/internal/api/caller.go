@@ -37,9 +37,8 @@ func anybody(ctx context.Context) Caller {
 // caller says who asks. An illegal namespace is ErrInvalidArgument.
 func (s *Server) caller(ctx context.Context) (Caller, error) {
 	c := s.cfg.Caller(ctx)
-	if err := amendsv1.CheckNamespace(c.Namespace); err != nil {
-		return Caller{}, amendsv1.ErrInvalidArgument.With("%s: %v", amendsv1.NamespaceHeader, err).
-			WithMetadata("field", amendsv1.NamespaceHeader)
+	if err := checkNamespace(c.Namespace); err != nil {
+		return Caller{}, err
 	}
 	if c.Subject == "" {
 		c.Subject = Address(ctx)
@@ -47,13 +46,27 @@ func (s *Server) caller(ctx context.Context) (Caller, error) {
 	return c, nil
 }
 
+// namespace is that of a request which does not matter who makes it.
+func (s *Server) namespace(ctx context.Context) (string, error) {
+	namespace := s.cfg.Caller(ctx).Namespace
+	return namespace, checkNamespace(namespace)
+}
+
+func checkNamespace(namespace string) error {
+	if err := amendsv1.CheckNamespace(namespace); err != nil {
+		return amendsv1.ErrInvalidArgument.With("%s: %v", amendsv1.NamespaceHeader, err).
+			WithMetadata("field", amendsv1.NamespaceHeader)
+	}
+	return nil
+}
+
 // key is the key of the caller's gid.
 func (s *Server) key(ctx context.Context, gid string) (string, error) {
-	c, err := s.caller(ctx)
+	namespace, err := s.namespace(ctx)
 	if err != nil {
 		return "", err
 	}
-	return wire.Key(c.Namespace, gid), checkGID(gid)
+	return wire.Key(namespace, gid), checkGID(gid)
 }
 
 // Address is where a caller calls from: without authentication it is all that

@@ -36,22 +36,25 @@ func checkGID(gid string) error {
 
 // newKey checks what every start has and returns the key of its gid, which is a
 // new UUIDv7 when the caller gave none.
-func newKey(c Caller, gid string, labels map[string]string) (string, error) {
+func newKey(namespace, gid string, labels map[string]string) (string, error) {
 	if err := checkLabels(labels); err != nil {
 		return "", err
 	}
 	if gid != "" {
-		return wire.Key(c.Namespace, gid), checkGID(gid)
+		return wire.Key(namespace, gid), checkGID(gid)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", fmt.Errorf("api: making a gid: %w", err)
 	}
-	return wire.Key(c.Namespace, id.String()), nil
+	return wire.Key(namespace, id.String()), nil
 }
 
 // checkLabels joins every mistake into one ErrInvalidArgument.
 func checkLabels(labels map[string]string) error {
+	if len(labels) == 0 {
+		return nil
+	}
 	var errs []error
 	if len(labels) > maxLabels {
 		errs = append(errs, fmt.Errorf("there are %d, at most %d are allowed", len(labels), maxLabels))
@@ -95,9 +98,8 @@ func (s *Server) checkPayload(field string, size, limit int) error {
 func (s *Server) checkSteps(ctx context.Context, namespace, gid string, steps []*amendsv1.SagaStep) error {
 	total := 0
 	for i, step := range steps {
-		field := fmt.Sprintf("steps[%d].payload (step %q)", i, step.GetName())
-		if err := s.checkPayload(field, len(step.GetPayload()), s.cfg.MaxPayload); err != nil {
-			return err
+		if n := len(step.GetPayload()); n > s.cfg.MaxPayload {
+			return s.checkPayload(fmt.Sprintf("steps[%d].payload (step %q)", i, step.GetName()), n, s.cfg.MaxPayload)
 		}
 		total += len(step.GetPayload())
 	}
@@ -105,21 +107,21 @@ func (s *Server) checkSteps(ctx context.Context, namespace, gid string, steps []
 		return err
 	}
 	for i, step := range steps {
-		err := s.checkAction(namespace, fmt.Sprintf("steps[%d].action", i), step.GetName(), step.GetAction())
-		if err != nil {
-			return s.unlessStarted(ctx, namespace, gid, err)
+		if s.lacks(namespace, step.GetAction()) {
+			return s.unlessStarted(ctx, namespace, gid, unknownAction(fmt.Sprintf("steps[%d].action", i), step.GetName(), step.GetAction()))
 		}
 	}
 	return nil
 }
 
-// checkAction refuses an action that a service which is connected does not
-// offer. A service that is not connected may come later.
-func (s *Server) checkAction(namespace, field, branch, action string) error {
+// lacks tells whether the service of an action is connected and does not offer
+// it. A service that is not connected may come later.
+func (s *Server) lacks(namespace, action string) bool {
 	service, known := s.offers(namespace, action)
-	if !service || known {
-		return nil
-	}
+	return service && !known
+}
+
+func unknownAction(field, branch, action string) error {
 	name, _ := txn.SplitAction(action)
 	return amendsv1.ErrUnknownAction.
 		With("%s of %q: service %q is connected and does not offer %q", field, branch, name, action).
@@ -144,20 +146,19 @@ func (s *Server) unlessStarted(ctx context.Context, namespace, gid string, err e
 
 // checkCheck refuses a check that a service which is connected does not offer.
 func (s *Server) checkCheck(ctx context.Context, namespace string, req *amendsv1.BeginTccRequest) error {
-	if req.GetCheck() == nil {
+	action := req.GetCheck().GetAction()
+	if req.GetCheck() == nil || !s.lacks(namespace, action) {
 		return nil
 	}
-	err := s.checkAction(namespace, "check.action", req.GetName(), req.GetCheck().GetAction())
-	if err != nil {
-		err = s.unlessStarted(ctx, namespace, req.GetGid(), err)
-	}
-	return err
+	return s.unlessStarted(ctx, namespace, req.GetGid(), unknownAction("check.action", req.GetName(), action))
 }
 
 func (s *Server) checkTry(namespace string, req *amendsv1.TryBranchRequest) error {
-	field := fmt.Sprintf("payload (branch %q)", req.GetBranch())
-	if err := s.checkPayload(field, len(req.GetPayload()), s.cfg.MaxPayload); err != nil {
-		return err
+	if n := len(req.GetPayload()); n > s.cfg.MaxPayload {
+		return s.checkPayload(fmt.Sprintf("payload (branch %q)", req.GetBranch()), n, s.cfg.MaxPayload)
 	}
-	return s.checkAction(namespace, "action", req.GetBranch(), req.GetAction())
+	if s.lacks(namespace, req.GetAction()) {
+		return unknownAction("action", req.GetBranch(), req.GetAction())
+	}
+	return nil
 }

@@ -79,6 +79,17 @@ func (e *fakeEngine) failure() error {
 	return e.err
 }
 
+// fail has every method answer err, those that wait included; nil: it is over.
+func (e *fakeEngine) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = err
+	for gid, ch := range e.changed {
+		close(ch)
+		delete(e.changed, gid)
+	}
+}
+
 // tick is a clock that goes on by a second each time it is read.
 func (e *fakeEngine) tick() time.Time {
 	e.mu.Lock()

@@ -9,9 +9,11 @@ import (
 	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga/txn"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// maxWait bounds WaitTransaction: a caller that wants longer asks again.
+// maxWait bounds every wait: a caller that wants longer asks again.
 const maxWait = time.Minute
 
 // transactions is TransactionService.
@@ -20,18 +22,22 @@ type transactions struct {
 	*Server
 }
 
-// StartSaga stores a saga durably and answers.
+// StartSaga stores a saga durably and answers, after its end if it is to wait.
 func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaRequest) (
 	*amendsv1.StartSagaResponse, error) {
-	c, err := t.caller(ctx)
+	namespace, err := t.namespace(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	key, err := newKey(c, req.GetGid(), req.GetLabels())
+	wait, err := waitTime("wait", req.GetWait(), 0)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	if err := t.checkSteps(ctx, c.Namespace, req.GetGid(), req.GetSteps()); err != nil {
+	key, err := newKey(namespace, req.GetGid(), req.GetLabels())
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
+	if err := t.checkSteps(ctx, namespace, req.GetGid(), req.GetSteps()); err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	d, err := wire.SagaDefinition(req)
@@ -39,7 +45,7 @@ func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaReq
 		return nil, t.fail(ctx, err)
 	}
 	rec, created, err := t.engine.StartSaga(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
-	tx, err := summary(rec, err)
+	tx, err := summary(t.ended(ctx, wait, rec, err))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -49,11 +55,11 @@ func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaReq
 // BeginTcc opens a TCC transaction.
 func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccRequest) (
 	*amendsv1.BeginTccResponse, error) {
-	c, err := t.caller(ctx)
+	namespace, err := t.namespace(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	key, err := newKey(c, req.GetGid(), req.GetLabels())
+	key, err := newKey(namespace, req.GetGid(), req.GetLabels())
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -61,7 +67,7 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	if err := t.checkCheck(ctx, c.Namespace, req); err != nil {
+	if err := t.checkCheck(ctx, namespace, req); err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	rec, created, err := t.engine.BeginTCC(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
@@ -95,31 +101,38 @@ func (t *transactions) TryBranch(ctx context.Context, req *amendsv1.TryBranchReq
 	return &amendsv1.TryBranchResponse{Reply: reply}, nil
 }
 
-// CommitTcc decides to confirm every branch.
+// CommitTcc decides to confirm every branch, and waits for that if it is to.
 func (t *transactions) CommitTcc(ctx context.Context, req *amendsv1.CommitTccRequest) (
 	*amendsv1.CommitTccResponse, error) {
 	key, err := t.key(ctx, req.GetGid())
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	tx, err := summary(t.engine.Commit(ctx, key))
+	wait, err := waitTime("wait", req.GetWait(), 0)
+	if err != nil {
+		return nil, t.fail(ctx, err)
+	}
+	rec, err := t.engine.Commit(ctx, key)
+	tx, err := summary(t.ended(ctx, wait, rec, err))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	return &amendsv1.CommitTccResponse{Transaction: tx}, nil
 }
 
-// AbortTransaction decides to turn back.
+// AbortTransaction decides to turn back, and waits for that if it is to.
 func (t *transactions) AbortTransaction(ctx context.Context, req *amendsv1.AbortTransactionRequest) (
 	*amendsv1.AbortTransactionResponse, error) {
 	c, err := t.caller(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	if err := errors.Join(checkGID(req.GetGid()), checkReason(req.GetReason())); err != nil {
+	wait, err := waitTime("wait", req.GetWait(), 0)
+	if err := errors.Join(checkGID(req.GetGid()), checkReason(req.GetReason()), err); err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	tx, err := summary(t.engine.Abort(ctx, wire.Key(c.Namespace, req.GetGid()), c.Subject, req.GetReason()))
+	rec, err := t.engine.Abort(ctx, wire.Key(c.Namespace, req.GetGid()), c.Subject, req.GetReason())
+	tx, err := summary(t.ended(ctx, wait, rec, err))
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -134,7 +147,7 @@ func (t *transactions) WaitTransaction(ctx context.Context, req *amendsv1.WaitTr
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	wait, err := waitTime(req)
+	wait, err := waitTime("max_wait", req.GetMaxWait(), maxWait)
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
@@ -145,19 +158,38 @@ func (t *transactions) WaitTransaction(ctx context.Context, req *amendsv1.WaitTr
 	return &amendsv1.WaitTransactionResponse{Transaction: tx}, nil
 }
 
-// waitTime is how long a request waits: 0 only looks.
-func waitTime(req *amendsv1.WaitTransactionRequest) (time.Duration, error) {
-	if req.GetMaxWait() == nil {
-		return maxWait, nil
+// waitTime is how long a request waits, by a field of it: 0 only looks.
+func waitTime(field string, d *durationpb.Duration, absent time.Duration) (time.Duration, error) {
+	if d == nil {
+		return absent, nil
 	}
-	if err := req.GetMaxWait().CheckValid(); err != nil {
-		return 0, amendsv1.ErrInvalidArgument.With("max_wait: %v", err)
+	if err := d.CheckValid(); err != nil {
+		return 0, amendsv1.ErrInvalidArgument.With("%s: %v", field, err)
 	}
-	wait := req.GetMaxWait().AsDuration() // saturates
+	wait := d.AsDuration() // saturates
 	if wait < 0 {
-		return 0, amendsv1.ErrInvalidArgument.With("max_wait is %v: it must not be negative", wait)
+		return 0, amendsv1.ErrInvalidArgument.With("%s is %v: it must not be negative", field, wait)
 	}
 	return min(wait, maxWait), nil
+}
+
+// ended is the record of a start or a decision that is durable, as it is at the
+// end of the transaction if the request waits for that. What ends the wait early
+// is no error: what was asked for is done, and the caller can wait elsewhere.
+func (t *transactions) ended(ctx context.Context, wait time.Duration, rec store.Record, err error) (store.Record, error) {
+	if err != nil || wait == 0 || settled(rec) {
+		return rec, err
+	}
+	if later, err := t.wait(ctx, rec.GID, wait); err == nil {
+		return later, nil
+	}
+	return rec, nil
+}
+
+// settled tells whether there is nothing more to wait for.
+func settled(rec store.Record) bool {
+	s := txn.State(rec.State)
+	return s.Finished() || s == txn.Parked
 }
 
 func (t *transactions) wait(ctx context.Context, key string, wait time.Duration) (store.Record, error) {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -40,6 +41,63 @@ func TestWait(t *testing.T) {
 	}
 	_, err = h.tx.WaitTransaction(t.Context(), &amendsv1.WaitTransactionRequest{Gid: "none"})
 	wantErr(t, err, amendsv1.ErrNotFound)
+}
+
+// TestStartsAndDecisionsWait: they answer with the end, or with the state after
+// the time that they were given, and fail for nothing that happens meanwhile.
+func TestStartsAndDecisionsWait(t *testing.T) {
+	h := newHost(t, api.Config{})
+	wait := func(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+	h.start(t, transfer("a"))
+	_, err := h.tx.BeginTcc(t.Context(), &amendsv1.BeginTccRequest{Gid: "c", Name: "trip"})
+	noErr(t, err)
+	for name, ask := range map[string]func(wait *durationpb.Duration) (*amendsv1.Transaction, error){
+		"s": func(wait *durationpb.Duration) (*amendsv1.Transaction, error) {
+			req := transfer("s")
+			req.Wait = wait
+			resp, err := h.tx.StartSaga(t.Context(), req)
+			return resp.GetTransaction(), err
+		},
+		"c": func(wait *durationpb.Duration) (*amendsv1.Transaction, error) {
+			resp, err := h.tx.CommitTcc(t.Context(), &amendsv1.CommitTccRequest{Gid: "c", Wait: wait})
+			return resp.GetTransaction(), err
+		},
+		"a": func(wait *durationpb.Duration) (*amendsv1.Transaction, error) {
+			resp, err := h.tx.AbortTransaction(t.Context(), &amendsv1.AbortTransactionRequest{Gid: "a", Reason: "no", Wait: wait})
+			return resp.GetTransaction(), err
+		},
+	} {
+		_, err := ask(wait(-1))
+		wantErr(t, err, amendsv1.ErrInvalidArgument, "wait")
+		began := time.Now()
+		tx, err := ask(wait(20 * time.Millisecond))
+		noErr(t, err)
+		if s := txn.State(tx.GetState()); s.Finished() || time.Since(began) < 20*time.Millisecond {
+			t.Errorf("%s: %v after %v", name, s, time.Since(began))
+		}
+		go func() {
+			h.awaitSubscriber(t)
+			h.fail(errors.New("lost"))
+		}()
+		if tx, err = ask(wait(time.Minute)); err != nil || txn.State(tx.GetState()).Finished() {
+			t.Errorf("%s: what is done already fails: %v, %v", name, tx, err)
+		}
+		h.fail(nil)
+		go func() {
+			h.awaitSubscriber(t)
+			if _, err := h.move(t.Context(), name, txn.Committed, ""); err != nil {
+				t.Error(err)
+			}
+		}()
+		if tx, err = ask(wait(time.Minute)); err != nil || tx.GetState() != amendsv1.State_STATE_COMMITTED {
+			t.Errorf("%s: %v, %v", name, tx, err)
+		}
+	}
+	req := transfer("s")
+	req.Wait = wait(time.Minute)
+	if resp, err := h.tx.StartSaga(t.Context(), req); err != nil || resp.GetCreated() || resp.GetTransaction().GetState() != amendsv1.State_STATE_COMMITTED {
+		t.Errorf("again: %v, %v", resp, err)
+	}
 }
 
 // awaitSubscriber polls until somebody listens for a change.

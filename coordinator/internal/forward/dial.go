@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -23,6 +24,8 @@ const (
 	dialTimeout   = 3 * time.Second  // of a machine that answers nothing at all
 	redialAfter   = time.Second      // at most
 	forgetAfter   = time.Minute      // connections to those that are no members any more
+	pingEvery     = 10 * time.Second // of silence while requests are under way; gRPC pings no more often
+	pingTimeout   = 3 * time.Second  // then a link that was cut without a word is given up
 	complainEvery = 10 * time.Second // about one member
 )
 
@@ -77,6 +80,7 @@ func (c *conns) options() []grpc.DialOption {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialAfter},
 			MinConnectTimeout: dialTimeout,
 		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 	}
 }

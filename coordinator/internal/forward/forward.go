@@ -188,6 +188,7 @@ func (f *Forwarder) route(ctx context.Context, r *request) (any, error) {
 	if !r.to.known() {
 		return r.next(ctx, r.msg)
 	}
+	until := time.Now().Add(waitOf(r.msg))
 	for p := (patience{f: f}); ; {
 		resp, err := f.once(ctx, r)
 		if !errors.Is(err, amendsv1.ErrNotOwner) || r.nameless() {
@@ -195,6 +196,9 @@ func (f *Forwarder) route(ctx context.Context, r *request) (any, error) {
 		}
 		if err := p.wait(ctx, err); err != nil {
 			return nil, err
+		}
+		if waitOf(r.msg) > 0 {
+			r = r.waiting("wait", time.Until(until))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
@@ -225,6 +226,39 @@ func TestWaitFindsTheEnd(t *testing.T) {
 	<-waits
 	asked.forward.End()
 	if err := g.Wait(); !errors.Is(amendsv1.FromError(err), amendsv1.ErrNotOwner) || status.Code(err) != codes.Unavailable {
+		t.Errorf("%v, want ErrNotOwner", err)
+	}
+}
+
+// TestStartWaits: a start that waits for the end of its saga goes on at the next
+// owner for as long as is left, and ends when the member that was asked stops.
+func TestStartWaits(t *testing.T) {
+	asked, owner := pair(t, patience)
+	first := newNode(t, "first", 0)
+	first.own(first.member)
+	first.start = func(ctx context.Context, _ *amendsv1.StartSagaRequest) (*amendsv1.StartSagaResponse, error) {
+		asked.own(owner.member) // while it waits
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	waits := make(chan *amendsv1.StartSagaRequest, 1)
+	owner.start = func(ctx context.Context, r *amendsv1.StartSagaRequest) (*amendsv1.StartSagaResponse, error) {
+		waits <- r
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	asked.own(first.member)
+	var g errgroup.Group
+	g.Go(func() error {
+		_, err := asked.ask(t.Context(), &amendsv1.StartSagaRequest{Gid: "g", Name: "n", Wait: durationpb.New(patience)})
+		return err
+	})
+	r := <-waits
+	if left := r.GetWait().AsDuration(); left >= patience || left <= 0 || r.GetGid() != "g" || r.GetName() != "n" {
+		t.Errorf("the next owner was asked %v", r)
+	}
+	asked.forward.End()
+	if err := g.Wait(); !errors.Is(amendsv1.FromError(err), amendsv1.ErrNotOwner) {
 		t.Errorf("%v, want ErrNotOwner", err)
 	}
 }

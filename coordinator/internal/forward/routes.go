@@ -153,9 +153,13 @@ func giveRequestID(req proto.Message) error {
 	return nil
 }
 
-// setText sets a text field, which every request of a route with it has: a test
-// goes through them all.
 func setText(req proto.Message, field, value string) {
+	set(req, field, protoreflect.ValueOfString(value))
+}
+
+// set sets a field, which every request of a route with it has: a test goes
+// through them all.
+func set(req proto.Message, field string, value protoreflect.Value) {
 	m := req.ProtoReflect()
-	m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(field)), protoreflect.ValueOfString(value))
+	m.Set(m.Descriptor().Fields().ByName(protoreflect.Name(field)), value)
 }

@@ -20,6 +20,11 @@ func (f *Forwarder) send(ctx context.Context, r *request, owner store.Member) (a
 	if err != nil {
 		return nil, err
 	}
+	if waitOf(r.msg) > 0 { // what waits here is ended by the engine
+		var free func()
+		ctx, free = f.untilEnd(ctx)
+		defer free()
+	}
 	out, err := f.cfg.Vouch(f.outgoing(ctx), owner.Name, r.method, r.msg)
 	if err != nil {
 		return nil, err
@@ -29,8 +34,11 @@ func (f *Forwarder) send(ctx context.Context, r *request, owner store.Member) (a
 	f.sent.Add(1)
 	resp := r.answer()
 	err = conn.Invoke(out, r.method, r.msg, resp)
-	if err == nil {
+	switch {
+	case err == nil:
 		return resp, nil
+	case waitOf(r.msg) > 0 && errors.Is(context.Cause(ctx), errEnding):
+		return nil, errEnding
 	}
 	return nil, f.failure(ctx, out, r.to, owner, err)
 }
@@ -82,6 +90,9 @@ type patience struct {
 // wait looks who owns what, and waits a little longer each time. It returns the
 // error to answer with when the time is up.
 func (p *patience) wait(ctx context.Context, cause error) error {
+	if p.f.ending.Err() != nil {
+		return errEnding
+	}
 	if p.tries++; p.tries == 1 {
 		p.since = time.Now()
 	}

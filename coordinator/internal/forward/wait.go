@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
@@ -36,14 +37,14 @@ func (f *Forwarder) wait(ctx context.Context, r *request) (any, error) {
 	}
 	until, slice := time.Now().Add(left), firstSlice
 	for {
-		resp, err := f.once(ctx, r.waiting(time.Until(until)))
+		resp, err := f.once(ctx, r.waiting("max_wait", time.Until(until)))
 		if !errors.Is(err, amendsv1.ErrNotOwner) {
 			return resp, err
 		}
 		f.repeated.Add(1)
 		f.refresh(ctx)
 		last := time.Until(until) <= slice
-		resp, err = r.next(ctx, r.waiting(min(time.Until(until), slice)).msg)
+		resp, err = r.next(ctx, r.waiting("max_wait", min(time.Until(until), slice)).msg)
 		switch moving := errors.Is(err, amendsv1.ErrNotOwner); {
 		case moving && !last: // it came here meanwhile, and left
 			if err := pause(ctx, slice); err != nil {
@@ -65,13 +66,20 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// waiting is r with as much of its wait as is left.
-func (r *request) waiting(left time.Duration) *request {
+// waiting is r with as much of its wait as is left, in the field of that name.
+func (r *request) waiting(field string, left time.Duration) *request {
 	again := *r
-	req := proto.Clone(r.msg).(*amendsv1.WaitTransactionRequest)
-	req.MaxWait = durationpb.New(max(left, 0))
-	again.msg = req
+	again.msg = proto.Clone(r.msg)
+	set(again.msg, field, protoreflect.ValueOfMessage(durationpb.New(max(left, 0)).ProtoReflect()))
 	return &again
+}
+
+// waitOf is how long a start or a decision is to wait for the transaction's end.
+func waitOf(req any) time.Duration {
+	if w, ok := req.(interface{ GetWait() *durationpb.Duration }); ok {
+		return min(w.GetWait().AsDuration(), maxWait)
+	}
+	return 0
 }
 
 // settled tells whether there is nothing more to wait for.
