@@ -11,6 +11,7 @@ type admission struct {
 	waited bool   // there was room for it when it began
 	taken  amount // what it has reserved
 	unused bool   // of that, the message that was reserved when it began
+	wrote  lanes  // where it has messages
 }
 
 // begin waits for room for a transaction if it has to. ended has to be called in

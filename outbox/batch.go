@@ -51,6 +51,9 @@ func (p *partition) relay(ctx context.Context, page []row) (outlook, error) {
 	if err != nil || p.ahead != nil && !p.pending.moves() { // it is deleted while the next page is published
 		return busy, err
 	}
+	if len(page) < p.r.cfg.Batch && p.owe() {
+		return busy, nil
+	}
 	began := time.Now()
 	err = p.settle(ctx)
 	p.load.busy += time.Since(began)

@@ -158,7 +158,7 @@ type Outbox struct {
 	express map[string]bool // topics
 
 	mu       sync.Mutex
-	wakes    []chan struct{}
+	wakes    []waker
 	admitted map[*sql.Tx]*admission
 }
 
@@ -202,7 +202,8 @@ func (o *Outbox) Shed() uint64 {
 }
 
 // Tx runs fn in a transaction of db, commits when fn returns nil, rolls back on
-// every other way out (a panic goes on), and wakes the relay after the commit.
+// every other way out (a panic goes on), and after the commit wakes the relays of
+// this process for what Write has written in it.
 //
 // When the outbox is full it first waits for room, until ctx ends, if a topic
 // that fn will write has the policy Block. topics names those; without it
@@ -231,38 +232,8 @@ func (o *Outbox) Tx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error, 
 	if err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	o.Wake()
+	o.wake(a.wrote)
 	return nil
-}
-
-// Wake makes the relays of this process look at the table now. It never blocks.
-func (o *Outbox) Wake() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, c := range o.wakes {
-		select {
-		case c <- struct{}{}:
-		default: // a wake-up is pending already
-		}
-	}
-}
-
-// subscribe makes a channel that Wake fills; the func gives it back.
-func (o *Outbox) subscribe() (<-chan struct{}, func()) {
-	c := make(chan struct{}, 1)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.wakes = append(o.wakes, c)
-	return c, func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		for i, other := range o.wakes {
-			if other == c {
-				o.wakes = append(o.wakes[:i], o.wakes[i+1:]...)
-				return
-			}
-		}
-	}
 }
 
 func (o *Outbox) policy(topic string) Policy {

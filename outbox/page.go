@@ -22,7 +22,7 @@ func (p *partition) next(ctx context.Context) ([]row, error) {
 	if a != nil && a.after == p.w.cursor && a.pass == p.w.pass {
 		return a.page, nil
 	}
-	if err := p.settle(ctx); err != nil { // what was published is not read again
+	if err := p.settleDue(ctx); err != nil { // what was published is not read again
 		return nil, err
 	}
 	began := time.Now()

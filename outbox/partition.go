@@ -23,6 +23,7 @@ type partition struct {
 	w     *window
 
 	pending settlement // published, not yet deleted
+	owed    debt       // since when, if it may wait
 	ahead   *ahead     // the page behind the one just published, if it was read already
 	load    workload
 	checks  int // pages left to look up in Keys
@@ -64,7 +65,7 @@ func (r *row) key() string {
 
 // run takes the partition whenever it is free, and works as long as it has it.
 func (p *partition) run(ctx context.Context) {
-	wake, unsubscribe := p.r.o.subscribe()
+	wake, unsubscribe := p.r.o.subscribe(p.lease.part)
 	defer unsubscribe()
 	for ctx.Err() == nil {
 		ok, err := p.lease.acquire(ctx, p.r.db, p.owner)
@@ -81,7 +82,7 @@ func (p *partition) run(ctx context.Context) {
 // work relays until the lease is lost or ctx ends.
 func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.w = newWindow(p.r.cfg.CommitTime)
-	p.checks, p.ahead, p.load = checkedPages, nil, workload{}
+	p.checks, p.ahead, p.load, p.owed = checkedPages, nil, workload{}, debt{}
 	p.noted, p.notedAt = nil, time.Time{}
 	p.aside, p.asideAt, p.futile, p.spill = true, time.Time{}, 0, false
 	p.swept = time.Now()
@@ -144,7 +145,7 @@ func (p *partition) step(ctx context.Context) (outlook, error) {
 		return p.log.step(ctx)
 	}
 	if p.ahead == nil {
-		if err := p.settle(ctx); err != nil {
+		if err := p.settleDue(ctx); err != nil {
 			return busy, err
 		}
 	}
@@ -205,7 +206,7 @@ func (p *partition) poll(ctx context.Context) (outlook, error) {
 	}
 	if len(page) == 0 {
 		p.spill = false
-		return idle, p.settle(ctx)
+		return idle, p.settleDue(ctx)
 	}
 	return p.relay(ctx, page)
 }
@@ -237,6 +238,9 @@ func (p *partition) untilDue(limit time.Duration) time.Duration {
 	}
 	if p.aside {
 		limit = min(limit, max(time.Until(p.asideAt), time.Millisecond))
+	}
+	if p.mayOwe() {
+		limit = min(limit, max(time.Until(p.owed.until), time.Millisecond))
 	}
 	return limit
 }

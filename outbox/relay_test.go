@@ -95,7 +95,9 @@ func TestDeleteSurvivesErrors(t *testing.T) {
 			mustExec(t, p, `CREATE TRIGGER fails BEFORE DELETE ON amends_outbox_0 BEGIN SELECT RAISE(ABORT, 'on purpose'); END`)
 			var err error
 			for end := 10; err == nil && end > 0; end-- {
-				_, err = p.step(t.Context())
+				if _, err = p.step(t.Context()); len(log.ids()) == len(strings.Join(want, " ")) {
+					p.owed.until = time.Time{}
+				}
 			}
 			if err == nil || !strings.Contains(err.Error(), "delete published rows") {
 				t.Fatalf("the step answers %v, want the failed delete", err)
@@ -178,8 +180,11 @@ func (p *partition) drain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if next == idle {
+		if next == idle && len(p.pending.remove) == 0 {
 			return
+		}
+		if next == idle {
+			p.owed.until = time.Now() // as if the time had come
 		}
 	}
 	t.Fatal("the partition does not become idle")

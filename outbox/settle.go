@@ -11,6 +11,7 @@ import (
 const (
 	maxError      = 4 << 10 // bytes of an error that are kept with a dead letter
 	settleTimeout = 15 * time.Second
+	settleWithin  = 20 * time.Millisecond // what was published is deleted
 )
 
 // settlement is what a batch owes to the tables.
@@ -58,6 +59,34 @@ func (p *partition) settle(ctx context.Context) error {
 	return nil
 }
 
+// debt is a settlement that waits for more of its kind: while single messages come
+// one after the other, a commit for each would hold up the next one.
+type debt struct {
+	until time.Time // zero: none
+	pass  int       // of the window: another one would read again what is owed
+}
+
+// owe lets the settlement wait for a moment, and reports whether it may.
+func (p *partition) owe() bool {
+	if p.owed.until.IsZero() && len(p.pending.remove) > 0 {
+		p.owed = debt{until: time.Now().Add(min(settleWithin, p.lease.length/8)), pass: p.w.pass}
+	}
+	return p.mayOwe()
+}
+
+func (p *partition) mayOwe() bool {
+	return !p.owed.until.IsZero() && p.owed.pass == p.w.pass && len(p.pending.remove) < p.r.cfg.Batch &&
+		!p.pending.moves() && time.Now().Before(p.owed.until)
+}
+
+// settleDue settles, unless that may wait.
+func (p *partition) settleDue(ctx context.Context) error {
+	if p.mayOwe() {
+		return nil
+	}
+	return p.settle(ctx)
+}
+
 // settled takes note of a settlement that was committed.
 func (p *partition) settled() {
 	p.r.count.dead.Add(uint64(len(p.pending.bury)))
@@ -67,7 +96,7 @@ func (p *partition) settled() {
 			p.asideAt = time.Time{}
 		}
 	}
-	p.pending = settlement{}
+	p.pending, p.owed = settlement{}, debt{}
 }
 
 func (p *partition) settleIn(ctx context.Context, tx *sql.Tx) error {

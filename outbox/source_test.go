@@ -93,7 +93,7 @@ func (st *scriptStream) Settled(string) {}
 func (st *scriptStream) Close() {}
 
 // scripted runs a relay with a script until the test ends.
-func scripted(t *testing.T, db *sql.DB, s *script, pub Publisher) *Relay {
+func scripted(t *testing.T, db *sql.DB, s Source, pub Publisher) *Relay {
 	t.Helper()
 	r := NewRelay(New(MySQL, nil), db, pub, &RelayConfig{
 		Source: s, PollMin: time.Millisecond, PollMax: 10 * time.Millisecond,

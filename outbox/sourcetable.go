@@ -191,6 +191,9 @@ func (f *follower) follow(ctx context.Context) (outlook, error) {
 	}
 	f.p.r.count.streamed.Add(uint64(n))
 	f.rows = f.rows[n:]
+	if f.p.owe() {
+		return busy, nil
+	}
 	return busy, f.p.settle(ctx)
 }
 

@@ -30,9 +30,14 @@ func (o *Outbox) Write(ctx context.Context, tx *sql.Tx, msgs ...Message) error {
 		return err
 	}
 	var parts [Partitions][]Message
+	var wrote lanes
 	for _, m := range kept {
 		p := o.lane(&m)
 		parts[p] = append(parts[p], m)
+		wrote |= 1 << p
+	}
+	if a := o.admission(tx); a != nil {
+		a.wrote |= wrote
 	}
 	for p, msgs := range parts {
 		for len(msgs) > 0 {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -60,11 +61,13 @@ func (r *retopic) Publish(ctx context.Context, msgs []outbox.Message) []error {
 
 // TestFight has two relays in processes fight for the partitions, from either source: one is stopped for longer than its
 // lease and resumed, the other is killed, Kafka restarts and Redis forgets. A consumer sees each message once, in the
-// order of its key. AMENDS_LONG=1 does it with Apache Kafka, many times over.
+// order of its key. AMENDS_LONG=1 does it with Apache Kafka, many times over; AMENDS_RESTARTS=10 only restarts Kafka, so
+// many times.
 func TestFight(t *testing.T) {
 	t.Parallel()
 	server := startServer(t)
-	long := os.Getenv("AMENDS_LONG") != ""
+	restarts, _ := strconv.Atoi(os.Getenv("AMENDS_RESTARTS")) // none: 0
+	long := os.Getenv("AMENDS_LONG") != "" || restarts > 0
 	broker, restart := startBroker(t, long)
 	r := servicestest.StartRedis(t)
 	for _, tc := range []struct {
@@ -79,6 +82,11 @@ func TestFight(t *testing.T) {
 			rounds := 1
 			if long {
 				rounds = 3
+			}
+			if restarts > 0 {
+				f.rounds, rounds = f.onlyRestarts, restarts
+			} else {
+				f.rounds = f.allFaults
 			}
 			f.run(rounds)
 		})
@@ -112,6 +120,7 @@ type fight struct {
 	*harness
 	log     *kafkaLog
 	restart func()
+	rounds  func(n int)
 	poll    bool
 	con     *inbox.Consumer
 	took    map[string]time.Duration // the longest wait for progress, by when
@@ -121,10 +130,29 @@ func (f *fight) run(rounds int) {
 	f.exec(`CREATE TABLE handled (seq BIGINT AUTO_INCREMENT PRIMARY KEY, msg_key VARCHAR(64), body VARCHAR(64))`)
 	end := f.consume()
 	stop := f.load(4 * time.Millisecond)
-	relay := func() *exec.Cmd { return f.child(child{Log: f.log, Poll: f.poll}) }
+	f.rounds(rounds)
+	f.more("at last")
+	stop()
+	again, total := f.result(func() []outbox.Message { return f.read() })
+	before, began := f.con.Stats().Handled, time.Now()
+	f.handled(total - again)
+	f.until("the last of those that came again", func() bool { return f.con.Stats().Duplicates >= uint64(again) })
+	seen := f.con.Stats()
+	end()
+	f.Logf("the longest waits for progress: %v; at the end %d were still to be handled, which took %v",
+		f.took, uint64(total-again)-min(before, uint64(total-again)), time.Since(began).Round(time.Millisecond))
+	f.Logf("%d in the log, %d of them again; handled %d, each once and in order, %d suppressed; sources: %s",
+		total, again, seen.Handled, seen.Duplicates, map[bool]string{true: "polling", false: "binlog"}[f.poll])
+}
+
+// fighter starts a relay in a process.
+func (f *fight) fighter() *exec.Cmd { return f.child(child{Log: f.log, Poll: f.poll}) }
+
+// allFaults has each of them happen, so many times.
+func (f *fight) allFaults(rounds int) {
 	client := redis.NewClient(&redis.Options{Addr: f.log.Redis})
 	defer client.Close()
-	a, b := relay(), relay()
+	a, b := f.fighter(), f.fighter()
 	for range rounds {
 		f.more("at first")
 		f.must(a.Process.Signal(syscall.SIGSTOP))
@@ -139,20 +167,19 @@ func (f *fight) run(rounds int) {
 		_ = b.Wait() // it was killed
 		f.more("while the other is dead")
 		f.must(client.FlushAll(context.Background()).Err())
-		b = relay()
+		b = f.fighter()
 	}
-	f.more("at last")
-	stop()
-	again, total := f.result(func() []outbox.Message { return f.read() })
-	before, began := f.con.Stats().Handled, time.Now()
-	f.handled(total - again)
-	f.until("the last of those that came again", func() bool { return f.con.Stats().Duplicates >= uint64(again) })
-	seen := f.con.Stats()
-	end()
-	f.Logf("the longest waits for progress: %v; at the end %d were still to be handled, which took %v",
-		f.took, uint64(total-again)-min(before, uint64(total-again)), time.Since(began).Round(time.Millisecond))
-	f.Logf("%d in the log, %d of them again; handled %d, each once and in order, %d suppressed; sources: %s",
-		total, again, seen.Handled, seen.Duplicates, map[bool]string{true: "polling", false: "binlog"}[f.poll])
+}
+
+// onlyRestarts restarts Kafka alone.
+func (f *fight) onlyRestarts(rounds int) {
+	f.fighter()
+	f.fighter()
+	for range rounds {
+		f.more("before Kafka's restart")
+		f.restart()
+		f.more("after Kafka's restart")
+	}
 }
 
 // consume handles each message in a row of its own, until end.

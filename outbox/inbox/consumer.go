@@ -34,7 +34,8 @@ type DoneCache interface {
 // transaction holds the claim of the message's id. Messages of one key of a partition are handled one after the other,
 // in the order of the log; others in parallel. Offsets are committed after that, in order, never past a message that is
 // neither handled, nor in a retry topic, nor a dead letter. A message without the header outbox.HeaderID has its place
-// in the log as its id.
+// in the log as its id: after its topic was deleted and made anew, such messages pass for the old ones that had these
+// places, so give the consumer another Source then.
 //
 // A rebalance takes all partitions from all members of the group and gives them out again: Kafka's cooperative protocol
 // needs a client that kafka-go is not. It is short: partitions stay with their member as far as the numbers allow (the

@@ -30,6 +30,7 @@ const requeuedSuffix = deadSuffix + ".requeued"
 const (
 	headerReason = "amends-reason"
 	headerActor  = "amends-actor"
+	headerLetter = "amends-letter" // the id of the letter's message; HeaderFailed is when it failed
 )
 
 // DeadLettersConfig configures NewDeadLetters. The zero value has the defaults.
@@ -133,7 +134,7 @@ func (d *DeadLetters) Get(ctx context.Context, partition int, offset int64) (Dea
 	if err != nil || l == nil {
 		return DeadLetter{}, errors.Join(err, none)
 	}
-	l.Requeued = done[deadPlace{partition, offset}]
+	l.Requeued = done.of(l)
 	return *l, nil
 }
 

@@ -18,8 +18,8 @@ type DeadLetterFilter struct {
 	Requeued bool
 }
 
-func (f *DeadLetterFilter) picks(l *DeadLetter, done map[deadPlace]*Requeued) bool {
-	l.Requeued = done[deadPlace{l.Partition, l.Offset}]
+func (f *DeadLetterFilter) picks(l *DeadLetter, done requeues) bool {
+	l.Requeued = done.of(l)
 	return (f.ID == "" || f.ID == l.Message.ID) && (f.Key == "" || f.Key == l.Message.Key) &&
 		(f.Group == "" || f.Group == l.Group) && (f.Requeued || l.Requeued == nil)
 }
@@ -260,7 +260,10 @@ func (d *DeadLetters) cursors(ctx context.Context, newest bool, page string) ([]
 		if err != nil || n < 0 || i >= len(out) {
 			return nil, wrong
 		}
-		out[i].next = min(max(n, out[i].first), out[i].end)
+		if n > out[i].end {
+			return nil, fmt.Errorf("%w: %s was made anew since, or has lost its end: list it from the start", ErrDeadLetterPage, DeadTopic(d.topic))
+		}
+		out[i].next = max(n, out[i].first)
 	}
 	return out, nil
 }

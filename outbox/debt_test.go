@@ -1,0 +1,88 @@
+package outbox
+
+import (
+	"database/sql"
+	"testing"
+	"time"
+)
+
+// TestSettlementWaits: while single messages come, those that are published are deleted together, and whatever has the
+// table read again meanwhile publishes none of them twice.
+func TestSettlementWaits(t *testing.T) {
+	p, log := newTestPartition(t)
+	rows := func(want int64) {
+		t.Helper()
+		if b, err := Depth(t.Context(), p.r.db, SQLite); err != nil || b.Rows != want {
+			t.Fatalf("depth %+v, %v; want %d", b, err, want)
+		}
+	}
+	step := func(want outlook) {
+		t.Helper()
+		if got, err := p.step(t.Context()); err != nil || got != want {
+			t.Fatalf("step: %v, %v; want %v", got, err, want)
+		}
+	}
+	for id := int64(1); id <= 3; id++ {
+		insert(t, p, id, "k")
+		step(busy)
+		p.owed.until = time.Now().Add(time.Minute) // however slow this machine is
+		step(idle)
+	}
+	rows(3)
+	if d := p.untilDue(time.Hour); d > p.lease.length/4 {
+		t.Errorf("it would wait for %v", d)
+	}
+	p.w.sweep() // as when it is time for it: reads the table from its beginning
+	step(idle)
+	rows(0)
+	insert(t, p, 4, "k")
+	step(busy)
+	p.owed.until = time.Now().Add(-time.Minute)
+	step(idle)
+	rows(0)
+	if got := log.ids(); got != "1 2 3 4" {
+		t.Errorf("published %s", got)
+	}
+}
+
+// TestTxWakesWhatItWrote, and Wake all.
+func TestTxWakesWhatItWrote(t *testing.T) {
+	p, _ := newTestPartition(t)
+	box := New(SQLite, &Config{Express: []string{"fast"}})
+	var wakes [Partitions]<-chan struct{}
+	for part := range wakes {
+		var end func()
+		wakes[part], end = box.subscribe(part)
+		defer end()
+	}
+	one, fast := Message{Topic: "t", Key: "a"}, Message{Topic: "fast", Key: "a"}
+	for _, tc := range []struct {
+		name string
+		do   func() error
+		want lanes
+	}{
+		{"nothing", func() error { return nil }, 0},
+		{"one", func() error { return writeIn(t, box, p.r.db, one) }, 1 << one.partition()},
+		{"both", func() error { return writeIn(t, box, p.r.db, one, fast) }, 1<<one.partition() | 1<<express},
+		{"all", func() error { box.Wake(); return nil }, allLanes},
+	} {
+		if err := tc.do(); err != nil {
+			t.Fatal(err)
+		}
+		var got lanes
+		for part, c := range wakes {
+			select {
+			case <-c:
+				got |= 1 << part
+			default:
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%s: woken %b, want %b", tc.name, got, tc.want)
+		}
+	}
+}
+
+func writeIn(t *testing.T, box *Outbox, db *sql.DB, msgs ...Message) error {
+	return box.Tx(t.Context(), db, func(tx *sql.Tx) error { return box.Write(t.Context(), tx, msgs...) })
+}
