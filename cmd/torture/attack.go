@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/amends-dev/amends/cmd/torture/internal/nemesis"
 	"github.com/amends-dev/amends/cmd/torture/internal/scene"
+	"github.com/amends-dev/amends/cmd/torture/internal/skew"
 	"github.com/amends-dev/amends/cmd/torture/internal/world"
+	"github.com/amends-dev/amends/deploy/services"
 )
 
 // attacking is a scene with its flags.
@@ -29,7 +32,7 @@ func newAttack(use, short string, preset func(c *scene.Config)) *cobra.Command {
 	a := attacking{Config: scene.Config{
 		Name: use, For: 2 * time.Minute, Rest: 2 * time.Minute, Lease: 3 * time.Second, Patience: time.Minute,
 		Coordinators: 3, Workers: 2, Relays: 2, Readers: 2, Clients: 64, Operators: 2, Rate: 120,
-		Faults: nemesis.All, Every: 4 * time.Second,
+		Skew: 25 * time.Second, Faults: nemesis.All, Every: 4 * time.Second,
 	}}
 	if preset != nil {
 		preset(&a.Config)
@@ -52,7 +55,9 @@ func newAttack(use, short string, preset func(c *scene.Config)) *cobra.Command {
 	f.DurationVar(&a.Patience, "patience", a.Patience, "how long a client waits for an acknowledgement before it counts as failed")
 	f.StringSliceVar(&a.Faults, "faults", a.Faults, "faults to draw from; none: no fault")
 	f.DurationVar(&a.Every, "every", a.Every, "pause between faults, on average")
-	f.StringVar(&a.Amends, "amends", "bin/amends", "program of coordinators and relays, a `file`")
+	f.DurationVar(&a.Skew, "skew", a.Skew, "with the fault skew: how far the clock of each process is off at most, either way; coordinators bear less than a minute between them")
+	f.StringVar(&a.Amends, "amends", "bin/amends", "program of coordinators and relays, a `file`; with the fault skew it is built anew")
+	f.StringVar(&a.Other, "other-binary", "", "another build of amends, a `file`, which the first coordinator runs: a mixed cluster")
 	f.BoolVar(&a.Keep, "keep", false, "leave data and logs where they are")
 	f.StringVar(&a.report, "report", "", "write the report as JSON to this `file`, too")
 	return cmd
@@ -86,8 +91,14 @@ func (a *attacking) check() error {
 	if a.Faults = slices.DeleteFunc(a.Faults, func(k string) bool { return k == "none" }); len(a.Faults) > 0 {
 		errs = append(errs, nemesis.Check(a.Faults))
 	}
-	if _, err := os.Stat(a.Amends); err != nil {
+	if _, err := os.Stat(a.Amends); err != nil && !a.skews() {
 		bad("--amends: %w: run `make build`", err)
+	}
+	if _, err := os.Stat(a.Other); err != nil && a.Other != "" {
+		bad("--other-binary: %w", err)
+	}
+	if a.skews() && a.Skew <= 0 {
+		bad("--skew is %v: give a duration above 0, or leave skew out of --faults", a.Skew)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return errors.Join(errUsage, err)
@@ -95,15 +106,44 @@ func (a *attacking) check() error {
 	return nil
 }
 
+func (a *attacking) skews() bool { return slices.Contains(a.Faults, nemesis.Skew) }
+
+// programs finds those that are to run, or builds them where clocks are to be
+// set off.
+func (a *attacking) programs(cmd *cobra.Command) (err error) {
+	for _, file := range []*string{&a.Amends, &a.Other} {
+		if *file == "" {
+			continue
+		}
+		if *file, err = filepath.Abs(*file); err != nil {
+			return err
+		}
+	}
+	if a.Self, err = os.Executable(); err != nil {
+		return err
+	}
+	if !a.skews() {
+		a.Skew = 0
+		return nil
+	}
+	root, err := services.Root(".")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, ".cache", "skew")
+	fmt.Fprintln(cmd.ErrOrStderr(), "building programs whose clock can be set off in", dir)
+	if err := skew.Build(cmd.Context(), root, dir, "./cmd/amends", "./cmd/torture"); err != nil {
+		return fmt.Errorf("%w\n(or leave out the fault skew: --faults %s)", err, strings.Join(nemesis.All[:len(nemesis.All)-1], ","))
+	}
+	a.Amends, a.Self = filepath.Join(dir, "amends"), filepath.Join(dir, "torture")
+	return skew.Check(cmd.Context(), dir, a.Self, clockUse)
+}
+
 func (a *attacking) run(cmd *cobra.Command) error {
 	if err := a.check(); err != nil {
 		return err
 	}
-	var err error
-	if a.Amends, err = filepath.Abs(a.Amends); err != nil {
-		return err
-	}
-	if a.Self, err = os.Executable(); err != nil {
+	if err := a.programs(cmd); err != nil {
 		return err
 	}
 	if a.Seed == 0 {

@@ -8,6 +8,9 @@
 //	torture rolling    SIGTERM of one coordinator after the other, under load
 //	torture resume     kill -9 of the only coordinator with 100,000 transactions in flight
 //
+// One of the faults sets wall clocks off. For it the programs are built anew, with
+// a change to the standard library's clock and none to Amends.
+//
 // It is a tool for the development of Amends, run in its work tree. It exits with
 // 0 when every promise held, 1 when one did not or something failed, and 2 when
 // it was called wrongly.
@@ -58,6 +61,6 @@ func newRoot() *cobra.Command {
 	root := newAttack("torture", "Attack a cluster with every fault there is, and judge what is left", nil)
 	root.SilenceErrors, root.SilenceUsage = true, true // run prints them
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errUsage, err) })
-	root.AddCommand(newKills(), newTerm(), newRolling(), newResume(), newWorker(), newReader())
+	root.AddCommand(newKills(), newTerm(), newRolling(), newResume(), newWorker(), newReader(), newClock())
 	return root
 }

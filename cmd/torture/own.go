@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,20 @@ func newReader() *cobra.Command {
 				return err
 			}
 			return bank.Read(cmd.Context(), c, logger(cmd), cmd.OutOrStdout())
+		},
+	}
+}
+
+const clockUse = "clock"
+
+// newClock prints the time, so that a torture can tell whether it has set the
+// clock of a program off.
+func newClock() *cobra.Command {
+	return &cobra.Command{
+		Use: clockUse, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), time.Now().UnixMicro())
+			return err
 		},
 	}
 }

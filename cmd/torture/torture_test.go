@@ -96,9 +96,10 @@ func TestWrongFlagsAreReportedAtOnce(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--for", "0s", "--clients", "0", "--amends", "nowhere"}, []string{"--for is 0s", "--clients is 0", "--amends", "make build"}},
+		{[]string{"--faults", "kill", "--for", "0s", "--clients", "0", "--amends", "nowhere"}, []string{"--for is 0s", "--clients is 0", "--amends", "make build"}},
 		{[]string{"--faults", "flood"}, []string{`fault "flood" is none of kill`}},
-		{[]string{"--faults", "skew"}, []string{"neither amends serve nor a participant takes an offset"}},
+		{[]string{"--faults", "skew", "--skew", "0s"}, []string{"--skew is 0s"}},
+		{[]string{"--faults", "none", "--other-binary", "nowhere"}, []string{"--other-binary"}},
 		{[]string{"kills", "--lease", "1ms"}, []string{"--lease is 1ms"}},
 		{[]string{"resume", "--in-flight", "0"}, []string{"--in-flight"}},
 		{[]string{"--nonsense"}, []string{"nonsense"}},

@@ -5,6 +5,7 @@ package nemesis
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,18 +26,16 @@ const (
 	DBRestart    = "db-restart"    // the database server, killed or stopped
 	KafkaRestart = "kafka-restart" // the broker, likewise
 	RedisFlush   = "redis-flush"   // every key forgotten
+	Skew         = "skew"          // the wall clock of a process steps
 	Term         = "term"          // SIGTERM of a coordinator
 )
 
 // All are the faults of a full attack. Term is for a rolling restart.
-var All = []string{Kill, Stop, Cut, Slow, DBRestart, KafkaRestart, RedisFlush}
+var All = []string{Kill, Stop, Cut, Slow, DBRestart, KafkaRestart, RedisFlush, Skew}
 
 // Check reports faults that there are not.
 func Check(kinds []string) error {
 	for _, k := range kinds {
-		if k == "skew" {
-			return fmt.Errorf("fault %q: neither amends serve nor a participant takes an offset to its clock: leave it out", k)
-		}
 		if k != Term && !slices.Contains(All, k) {
 			return fmt.Errorf("fault %q is none of %s", k, strings.Join(All, ", "))
 		}
@@ -97,7 +96,8 @@ func (n *Nemesis) Faults() []Fault { return n.done }
 
 // Run does harm until ctx ends, or enough was done. What it did is put right when
 // it returns.
-func (n *Nemesis) Run(ctx context.Context) error {
+func (n *Nemesis) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, n.setRight()) }()
 	for n.Most == 0 || len(n.done) < n.Most {
 		pause := n.Every
 		if !n.Regular {
@@ -112,7 +112,7 @@ func (n *Nemesis) Run(ctx context.Context) error {
 		f := Fault{Kind: n.Kinds[n.rnd.IntN(len(n.Kinds))], At: time.Now()}
 		do := map[string]func(context.Context, *Fault) error{
 			Kill: n.kill, Stop: n.stop, Cut: n.cut, Slow: n.slow, DBRestart: n.restartDB, KafkaRestart: n.restartKafka,
-			RedisFlush: n.flush, Term: n.term,
+			RedisFlush: n.flush, Skew: n.skew, Term: n.term,
 		}[f.Kind]
 		if err := do(ctx, &f); err != nil {
 			return fmt.Errorf("%s %s: %w", f.Kind, f.Target, err)

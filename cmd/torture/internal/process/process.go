@@ -230,6 +230,17 @@ func (p *Process) PeakRSS() int64 {
 	return p.peak
 }
 
+// CPU is the processor time that the process has used that runs now; 0 where
+// it is unknown.
+func (p *Process) CPU() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return cpuTime(p.cmd.Process.Pid)
+}
+
 // ForgetPeak begins PeakRSS anew, for a process that is yet to come.
 func (p *Process) ForgetPeak() {
 	p.mu.Lock()

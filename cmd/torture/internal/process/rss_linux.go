@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // peakRSS reads the most memory that a process ever had, in bytes; 0: unknown.
@@ -25,4 +26,29 @@ func peakRSS(pid int) int64 {
 		}
 	}
 	return 0
+}
+
+// ticks per second in /proc, on every platform that Go runs on.
+const ticks = 100
+
+// cpuTime reads how much processor time a process has used so far; 0: unknown.
+func cpuTime(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	_, rest, _ := bytes.Cut(text, []byte(") ")) // behind the name
+	fields := strings.Fields(string(rest))
+	if len(fields) < 13 {
+		return 0
+	}
+	var sum time.Duration
+	for _, field := range fields[11:13] { // of its own, and in the kernel for it
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0
+		}
+		sum += time.Duration(n) * (time.Second / ticks)
+	}
+	return sum
 }

@@ -23,8 +23,10 @@ type Report struct {
 	Lease        float64          `json:"lease_s"`
 	Coordinators int              `json:"coordinators"`
 	Clients      int              `json:"clients"`
-	Rounds       int              `json:"rounds"` // faults
-	Faults       map[string]int   `json:"faults"` // by kind
+	Skew         float64          `json:"skew_s,omitempty"`       // how far clocks were off at most, either way
+	Other        string           `json:"other_binary,omitempty"` // what the first coordinator ran
+	Rounds       int              `json:"rounds"`                 // faults
+	Faults       map[string]int   `json:"faults"`                 // by kind
 	Trail        []nemesis.Fault  `json:"trail"`
 	Ends         map[string]int   `json:"transactions"` // by name and end, as the database has them
 	Saw          load.Figures     `json:"clients_saw"`
@@ -39,7 +41,7 @@ type Report struct {
 func newReport(c Config) *Report {
 	return &Report{
 		Scene: c.Name, Seed: c.Seed, Seconds: c.For.Seconds(), Lease: c.Lease.Seconds(), Coordinators: c.Coordinators, Clients: c.Clients,
-		Faults: map[string]int{}, PeakRSS: map[string]int64{},
+		Skew: c.Skew.Seconds(), Other: c.Other, Faults: map[string]int{}, PeakRSS: map[string]int64{},
 	}
 }
 
@@ -50,9 +52,13 @@ func (r *Report) took(saw load.Figures, faults []nemesis.Fault) {
 	}
 }
 
-// struck are the coordinators that were killed.
+// struck are the coordinators that were killed: none while clocks are off, by
+// which it cannot be told what came when.
 func (r *Report) struck() []check.Struck {
 	var all []check.Struck
+	if r.Skew > 0 {
+		return nil
+	}
 	for _, f := range r.Trail {
 		if f.Kind == nemesis.Kill && len(f.Shards) > 0 {
 			all = append(all, check.Struck{At: f.At, Shards: f.Shards})
@@ -104,13 +110,21 @@ func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("scene", "%s, seed %d, %.0f s, %d coordinators, %d clients, lease %.0f s", r.Scene, r.Seed, r.Seconds, r.Coordinators, r.Clients, r.Lease)
+	if r.Other != "" {
+		row("mixed", "c1 ran %s", r.Other)
+	}
 	row("faults", "%d rounds: %s", r.Rounds, counts(r.Faults))
 	row("transactions", "%s", counts(r.Ends))
 	row("clients", "%d requests, %d failed, %d refused for want of room; acknowledged in %.0f ms (median), %.0f (p99), %.0f (max)",
 		r.Saw.Requests, r.Saw.Failed, r.Saw.Overloaded, r.Saw.AckMedian, r.Saw.AckP99, r.Saw.AckMax)
 	row("", "%s", counts(r.Saw.Started))
 	row("operators", "%s; %d not legal", counts(r.Saw.Verbs), r.Saw.Refused)
-	row("kill to next call", "%d kills: median %.2f s, max %.2f s, %d without a next call", r.Pause.Kills, r.Pause.Median, r.Pause.Max, r.Pause.Never)
+	if r.Skew > 0 {
+		row("clocks", "off by up to %.0f s, either way: how long after a kill the next call came cannot be told", r.Skew)
+	} else {
+		row("kill to next call", "%d kills: median %.2f s, max %.2f s, %d without a next call",
+			r.Pause.Kills, r.Pause.Median, r.Pause.Max, r.Pause.Never)
+	}
 	row("at rest", "%.1f s after the last fault", r.RestSeconds)
 	row("peak memory", "%s", megabytes(r.PeakRSS))
 	for _, e := range r.Saw.Errors {

@@ -43,6 +43,7 @@ type ResumeReport struct {
 	ResumeRate   float64 `json:"resumed_per_s"`  // first calls, from the first to the last
 	EndRate      float64 `json:"ended_per_s"`    // ends, from the first call to the last end
 	PeakRSS      int64   `json:"peak_rss_bytes"` // of the coordinator after the kill
+	CPUSeconds   float64 `json:"cpu_s"`          // of it, until the last end; 0: unknown
 }
 
 // resuming is a scene that goes on.
@@ -156,6 +157,7 @@ func (r *resuming) await(ctx context.Context, killed time.Time, c *world.Member)
 		}
 		c.PeakRSS()
 	}
+	r.report.CPUSeconds = c.CPU().Seconds()
 	var last int64
 	if err := r.db.QueryRowContext(ctx, lastEndSQL).Scan(&last); err != nil {
 		return err
@@ -173,6 +175,10 @@ func (r *resuming) await(ctx context.Context, killed time.Time, c *world.Member)
 	return nil
 }
 
+// CPUEach is the processor time of the coordinator for each that ended, in
+// seconds, which tells more than the rate on a machine that does other things, too.
+func (r *ResumeReport) CPUEach() float64 { return r.CPUSeconds / float64(max(r.Ended, 1)) }
+
 // Complete reports whether all ended that could.
 func (r *ResumeReport) Complete() bool { return r.Ended >= r.InFlight-r.Hanging }
 
@@ -184,7 +190,9 @@ first call               %.2f s after the kill
 all resumed              %.2f s after the kill, %.0f/s
 last end                 %.2f s after the kill, %.0f/s
 peak memory              %d MB
-`, r.InFlight, r.Hanging, r.Ended, r.FirstSeconds, r.AllSeconds, r.ResumeRate, r.LastSeconds, r.EndRate, r.PeakRSS>>20)
+processor time           %.1f s, %.2f ms for each that ended
+`, r.InFlight, r.Hanging, r.Ended, r.FirstSeconds, r.AllSeconds, r.ResumeRate, r.LastSeconds, r.EndRate, r.PeakRSS>>20,
+		r.CPUSeconds, r.CPUEach()*1000)
 	return err
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	Name    string // of the scene, for the report
 	Amends  string // the program of coordinators and relays
 	Self    string // this program
+	Other   string // another build of Amends, for the first coordinator; empty: none
 	Servers map[services.Service]string
 	Dial    bank.Dial
 	Out     io.Writer
@@ -43,6 +44,10 @@ type Config struct {
 	Coordinators, Workers, Relays, Readers int
 	Clients, Operators                     int
 	Rate                                   float64 // requests per second, of all clients
+
+	// Skew is how far clocks are off at most, either way; 0: not at all. Above 0,
+	// package skew has built the programs.
+	Skew time.Duration
 
 	Faults  []string
 	Every   time.Duration
@@ -75,9 +80,15 @@ func Attack(ctx context.Context, c Config) (r *Report, err error) {
 		return nil, err
 	}
 	a.say("seed %d, %d coordinators, %d clients, %v, faults %v; logs in %s", c.Seed, c.Coordinators, c.Clients, c.For, c.Faults, a.dir)
+	if c.Skew > 0 {
+		a.say("clocks are off by up to %v, either way", c.Skew)
+	}
+	if c.Other != "" {
+		a.say("c1 runs %s", c.Other)
+	}
 	a.w, err = world.Open(ctx, world.Config{
 		Dir: a.dir, Amends: c.Amends, Self: c.Self, Coordinators: c.Coordinators, Workers: c.Workers, Relays: c.Relays,
-		Readers: c.Readers, Lease: c.Lease, Servers: c.Servers,
+		Readers: c.Readers, Lease: c.Lease, Servers: c.Servers, Other: c.Other, Skew: c.Skew,
 	})
 	keep := true // after an error or a panic people want to look
 	defer func() {

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -9,12 +10,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/amends-dev/amends/cmd/torture/internal/bank"
 	"github.com/amends-dev/amends/cmd/torture/internal/process"
 	"github.com/amends-dev/amends/cmd/torture/internal/proxy"
+	"github.com/amends-dev/amends/cmd/torture/internal/skew"
 	"github.com/amends-dev/amends/deploy/services"
 )
 
@@ -25,8 +28,7 @@ type Member struct {
 	Role  string
 	DB    *proxy.Proxy // between it and the database server
 	Front *proxy.Proxy // before a coordinator; otherwise nil
-	Held  bool         // it is not started with the others
-
+	Clock *skew.Clock  // nil: it goes right
 }
 
 func (w *World) ownsMySQL() bool { return w.Own[services.MySQL] != nil }
@@ -113,10 +115,27 @@ func (w *World) addCoordinator(i int, listen string) error {
 		return err
 	}
 	m.Front = front
-	m.Process = process.New(process.Config{
-		Name: name, Path: w.Amends, Args: args, Env: []string{services.MySQL.Env() + "=" + dsn}, Log: w.log(name),
+	path := w.Amends
+	if i == 1 {
+		path = cmp.Or(w.Other, path)
+	}
+	return w.add(m, process.Config{
+		Name: name, Path: path, Args: args, Env: []string{services.MySQL.Env() + "=" + dsn},
 		Ready: regexp.MustCompile(`^amends: serving on `),
 	})
+}
+
+// add completes a member, and has its clock be off if clocks are to be.
+func (w *World) add(m *Member, c process.Config) (err error) {
+	c.Log = filepath.Join(w.Dir, c.Name+".log")
+	if w.Skew > 0 && c.Path != w.Other {
+		off := []time.Duration{-w.Skew, w.Skew, 0}[len(w.Role(m.Role))%3]
+		if m.Clock, err = skew.NewClock(filepath.Join(w.Dir, c.Name+".clock"), off); err != nil {
+			return err
+		}
+		c.Env = append(c.Env, m.Clock.Env())
+	}
+	m.Process = process.New(c)
 	w.Members = append(w.Members, m)
 	return nil
 }
@@ -128,16 +147,14 @@ func (w *World) addRelay(i int) error {
 		return err
 	}
 	addrs := w.Addresses()
-	m.Process = process.New(process.Config{
-		Name: name, Path: w.Amends, Log: w.log(name), Env: []string{services.MySQL.Env() + "=" + dsn},
+	return w.add(m, process.Config{
+		Name: name, Path: w.Amends, Env: []string{services.MySQL.Env() + "=" + dsn},
 		Args: []string{
 			"relay", "--kafka", strings.Join(w.Kafka, ","), "--coordinator", addrs[(i-1)%len(addrs)], "--redis", w.Redis,
 			"--redis-prefix", w.Topic + "-relay:", "--lease", w.Lease.String(), "--log-level", "info",
 		},
 		Ready: regexp.MustCompile(`^amends: relaying`),
 	})
-	w.Members = append(w.Members, m)
-	return nil
 }
 
 // addOwn adds a process of the bank's.
@@ -161,12 +178,10 @@ func (w *World) addOwn(role string, i int) error {
 	if err := c.Save(file); err != nil {
 		return err
 	}
-	m.Process = process.New(process.Config{
-		Name: name, Path: w.Self, Args: []string{role, file}, Log: w.log(name),
+	return w.add(m, process.Config{
+		Name: name, Path: w.Self, Args: []string{role, file},
 		Ready: regexp.MustCompile("^" + regexp.QuoteMeta(bank.Ready)),
 	})
-	w.Members = append(w.Members, m)
-	return nil
 }
 
 // behind makes a member that meets a database through a proxy of its own.
@@ -196,8 +211,6 @@ func through(p *proxy.Proxy, dsn string) (string, error) {
 	conf.Net, conf.Addr = "tcp", p.Addr()
 	return conf.FormatDSN(), nil
 }
-
-func (w *World) log(name string) string { return filepath.Join(w.Dir, name+".log") }
 
 // Exits tells of processes that ended though nobody asked.
 func (w *World) Exits() []string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +22,17 @@ type Config struct {
 	Dir    string // of logs and configurations; it exists
 	Amends string // the program of coordinators and relays
 	Self   string // this program, for the processes of the bank's
+	Other  string // another build of Amends, which the first coordinator runs; empty: none
 
 	Coordinators, Workers, Relays, Readers int // processes
 
 	Lease   time.Duration // of coordinators and relays
 	MaxLive int           // of each coordinator; 0: the default
+
+	// Skew is how far the clocks of processes are off at the beginning: by turns
+	// behind, ahead, and not at all. Amends and Self were built by package skew.
+	// Without it they go right.
+	Skew time.Duration
 
 	// Bare leaves out Redis and Kafka, for a world without relays and readers.
 	Bare bool
@@ -135,7 +142,7 @@ func (w *World) Run(ctx context.Context, fn func(ctx context.Context) error) err
 	}
 	g.Go(func() error {
 		defer stop()
-		return w.stage(ctx, [][]string{{Coordinator}, {Worker, Relay, Reader}}, fn)
+		return w.stage(ctx, w.order(), fn)
 	})
 	return g.Wait()
 }
@@ -143,34 +150,37 @@ func (w *World) Run(ctx context.Context, fn func(ctx context.Context) error) err
 // startTime is for a machine that is busy with something else.
 const startTime = 90 * time.Second
 
-// stage runs the processes of the first roles, and on top of them the others.
-func (w *World) stage(ctx context.Context, roles [][]string, fn func(ctx context.Context) error) error {
-	if len(roles) == 0 {
+// order is who begins after whom: the others stand on the coordinators, and of
+// these one of another build, if there is one, was there before.
+func (w *World) order() [][]*Member {
+	first, rest := w.Role(Coordinator), []*Member(nil)
+	if w.Other != "" {
+		first, rest = first[:1], first[1:]
+	}
+	return [][]*Member{first, rest, slices.Concat(w.Role(Worker), w.Role(Relay), w.Role(Reader))}
+}
+
+// stage runs the first processes, and on top of them the others.
+func (w *World) stage(ctx context.Context, order [][]*Member, fn func(ctx context.Context) error) error {
+	if len(order) == 0 {
 		return fn(ctx)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	var now []*Member
-	for _, role := range roles[0] {
-		now = append(now, w.Role(role)...)
-	}
-	for _, m := range now {
+	for _, m := range order[0] {
 		g.Go(func() error { return m.Run(ctx) })
 	}
 	g.Go(func() error {
 		defer stop()
 		soon, cancel := context.WithTimeout(ctx, startTime)
 		defer cancel()
-		for _, m := range now {
-			if m.Held {
-				continue
-			}
+		for _, m := range order[0] {
 			if err := m.AwaitReady(soon, 0); err != nil {
 				return err
 			}
 		}
-		return w.stage(ctx, roles[1:], fn)
+		return w.stage(ctx, order[1:], fn)
 	})
 	return g.Wait()
 }
