@@ -115,6 +115,15 @@ bench: ## Run the benchmarks (BENCH=regexp BENCHTIME=1s)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 60m $(PKG) \
 		| grep -vE '^(PASS|ok|\?)'
 
+.PHONY: bench-smoke
+bench-smoke: ## Run every workload of `amends bench` for a moment
+	$(GO) test -count 1 -run '^TestBench' ./cmd/amends
+
+.PHONY: bench-compare
+bench-compare: $(TOOLS)/benchstat ## Compare benchmarks with a commit, in turns (REF=commit PKG='./saga ./tcc' BENCH=regexp TURNS=6)
+	GO='$(GO)' TOOLS='$(TOOLS)' REF='$(REF)' PKG='$(PKG)' BENCH='$(BENCH)' BENCHTIME='$(BENCHTIME)' \
+		TURNS='$(or $(TURNS),6)' .ci/bench-compare
+
 .PHONY: cover
 cover: ## Write cover.out and print the coverage of each package
 	@$(WITH_SERVICES) $(GO) test -tags $(TAGS) -p $(P) -timeout $(TIMEOUT) -cover -coverprofile cover.out $(PKG) \
@@ -142,6 +151,7 @@ $(TOOLS)/buf: .ci/tools/buf/go.mod .ci/tools/buf/go.sum
 $(TOOLS)/golangci-lint: .ci/tools/lint/go.mod .ci/tools/lint/go.sum
 $(filter-out $(TOOLS)/buf,$(PROTOC_TOOLS)): .ci/tools/protoc/go.mod .ci/tools/protoc/go.sum
 $(TOOLS)/grpcurl: .ci/tools/grpcurl/go.mod .ci/tools/grpcurl/go.sum
+$(TOOLS)/benchstat: .ci/tools/benchstat/go.mod .ci/tools/benchstat/go.sum
 $(TOOLS)/compose: .ci/tools/compose/go.mod .ci/tools/compose/go.sum .ci/tools/compose/main.go
 $(TOOLS)/%:
 	@mkdir -p $(TOOLS)

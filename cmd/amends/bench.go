@@ -36,12 +36,15 @@ limits, saga, tcc and outbox.
   limits    what the machine can do at best: fsyncs, inserts, requests, messages
   saga      sagas of --steps steps to their end, each waited for
   tcc       TCC transactions of --steps branches, likewise
+  hot-key   sagas whose participants all write to the same rows (with --guard)
   start-tx  sagas that are started in a local transaction, likewise
   business  local transactions that write one row, to compare with
   outbox    the same, with a message in the outbox
   relay     a backlog of --messages published
   consume   as many messages handled once, from the log
   latency   from a message's commit to its handler, at --rate
+  overload  sagas at twice the rate of a closed loop of 64 clients, or at --rate,
+            however many are under way: what completes while they are offered
 
 --store mysql makes a database of its own beside the one of the DSN and drops it in
 the end. Its statements and fsyncs are the server's own counters: what else uses
@@ -63,6 +66,7 @@ whose figures are not a real one's.` + "\n" + aboutDSN,
 		},
 	}
 	b.flags(cmd)
+	scaleFlags(cmd, &b.cfg.Scale)
 	return cmd
 }
 

@@ -61,6 +61,9 @@ func TestBenchWrongFlags(t *testing.T) {
 		{"bench --repeat 0", "--repeat"},
 		{"bench --compare one.json", "--compare"},
 		{"bench latency", "--rate"},
+		{"bench saga --sleeping -1", "sleeping"},
+		{"bench saga --coordinators 2", "--store mysql"},
+		{"bench saga --streams -1", "streams"},
 	} {
 		got := amends(t, strings.Fields(wrong.args)...)
 		if got.code == 0 || !strings.Contains(got.stderr, wrong.want) {

@@ -35,6 +35,7 @@ type Config struct {
 	Payload   int           // bytes of a step's payload, or of a message
 	Refuse    float64       // the share of sagas whose last step is refused
 	Guard     bool          // participants claim and write in a database
+	Scale     Scale         // how large what it runs on is; see its defaults
 	Logger    *slog.Logger
 }
 
@@ -61,6 +62,7 @@ func (c *Config) Validate() error {
 	wrong(c.Steps < 1 || c.Steps > 100, "steps is %d: give 1 to 100", c.Steps)
 	wrong(c.Payload < 0 || c.Payload > 1<<20, "payload is %d bytes: give 0 to 1048576", c.Payload)
 	wrong(c.Refuse < 0 || c.Refuse > 1, "refuse is %v: give a share from 0 to 1", c.Refuse)
+	c.Scale.validate(c, wrong)
 	return errors.Join(errs...)
 }
 
@@ -74,18 +76,22 @@ type Report struct {
 
 // Result is what one workload measured.
 type Result struct {
-	Workload  string  `json:"workload"`
-	Setup     string  `json:"setup"` // what tells it from others of its workload
-	Started   int64   `json:"started"`
-	Completed int64   `json:"completed"`
-	Refused   int64   `json:"refused"` // by a coordinator that is full; a saga that turned back has completed
-	Failed    int64   `json:"failed"`
-	Seconds   float64 `json:"seconds"`
-	PerSecond float64 `json:"per_second"` // completed
-	Latency   Latency `json:"latency_ms"`
-	Cost      Cost    `json:"cost"`
-	Limit     string  `json:"limit,omitempty"`    // the one of Report.Limits that is nearest
-	Fraction  float64 `json:"fraction,omitempty"` // of it
+	Workload  string           `json:"workload"`
+	Setup     string           `json:"setup"` // what tells it from others of its workload
+	Started   int64            `json:"started"`
+	Completed int64            `json:"completed"`
+	Refused   int64            `json:"refused"` // by a coordinator that is full; a saga that turned back has completed
+	Failed    int64            `json:"failed"`
+	Failures  map[string]int64 `json:"failures,omitempty"` // by kind, where a workload tells
+	Began     time.Time        `json:"began,omitzero"`     // when counting did: what else was sampled meanwhile goes with it
+	Seconds   float64          `json:"seconds"`
+	PerSecond float64          `json:"per_second"` // completed
+	Latency   Latency          `json:"latency_ms"`
+	Cost      Cost             `json:"cost"`
+	Limit     string           `json:"limit,omitempty"`      // the one of Report.Limits that is nearest
+	Fraction  float64          `json:"fraction,omitempty"`   // of it
+	Ready     float64          `json:"ready_s,omitempty"`    // from the coordinator's start until it had driven a transaction to its end
+	Memory    float64          `json:"memory_mib,omitempty"` // that the process held when counting ended
 }
 
 // Latency is in milliseconds.
@@ -145,7 +151,10 @@ func measure(ctx context.Context, cfg *Config, name string, rep *Report, say fun
 	if err != nil {
 		return err
 	}
-	res.Workload = name
+	res.Workload, res.Ready = name, r.ready.Seconds()
+	if res.Memory == 0 {
+		res.Memory = memory()
+	}
 	rep.Results = append(rep.Results, res)
 	say(res)
 	return nil

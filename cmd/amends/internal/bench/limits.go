@@ -96,14 +96,14 @@ func (r *rig) inserts(rows int) func(context.Context) (float64, error) {
 // unary asks a coordinator who is asking, which costs it nothing.
 func (r *rig) unary(ctx context.Context) (float64, error) {
 	memory := *r.cfg
-	memory.Store = "memory"
+	memory.Store, memory.Scale = "memory", Scale{}
 	own := &rig{cfg: &memory, dir: r.dir}
 	defer func() { _ = own.close() }() // nothing of it lasts
-	addr, err := own.coordinator(ctx)
+	addrs, err := own.coordinators(ctx)
 	if err != nil {
 		return 0, err
 	}
-	conn, err := own.dial(addr)
+	conn, err := own.dial(addrs[0])
 	if err != nil {
 		return 0, err
 	}

@@ -57,7 +57,9 @@ func (r *rig) loop(ctx context.Context, op operation) (Result, error) {
 	for _, h := range hists[1:] {
 		hists[0].Merge(h)
 	}
-	return r.result(&c, took, hists[0], before.until(after, c.completed.Load())), nil
+	res := r.result(&c, took, hists[0], before.until(after, c.completed.Load()))
+	res.Began = begin
+	return res, nil
 }
 
 func (r *rig) result(c *counts, took time.Duration, h *hdrhistogram.Histogram, cost Cost) Result {

@@ -217,7 +217,8 @@ func (s *shop) consumer(handle inbox.Handler) (*inbox.Consumer, error) {
 }
 
 // runLatency measures from just before the commit of a message to its handler,
-// at the open loop's rate.
+// at the open loop's rate, once consumers have joined their group. A message that
+// is not handled half a minute after the last one was written has failed.
 func runLatency(ctx context.Context, r *rig) (Result, error) {
 	if r.cfg.Rate == 0 {
 		return Result{}, errors.New("needs a rate: give --rate, for example 1000")
@@ -231,30 +232,90 @@ func runLatency(ctx context.Context, r *rig) (Result, error) {
 		return Result{}, err
 	}
 	relay := outbox.NewRelay(s.box, s.db, pub, &outbox.RelayConfig{Logger: r.cfg.Logger})
-	var mu sync.Mutex
-	hist := hdrhistogram.New(1, longest, digits)
-	consumer, err := s.consumer(func(_ context.Context, _ *sql.Tx, m outbox.Message) error {
-		sent, err := strconv.ParseInt(string(m.Body), 10, 64)
-		if err != nil {
-			return outbox.Poison(err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		return hist.RecordValue(min(max(time.Now().UnixMicro()-sent, 1), longest))
-	})
+	a := &arrivals{hist: hdrhistogram.New(1, longest, digits)}
+	consumer, err := s.consumer(func(_ context.Context, _ *sql.Tx, m outbox.Message) error { return a.note(m) })
 	if err != nil {
 		return Result{}, err
 	}
 	r.run(ctx, relay.Run, consumer.Run)
-	res, err := r.loop(ctx, func(ctx context.Context, client int) error {
-		m := s.message(client)
-		m.Body = strconv.AppendInt(nil, time.Now().UnixMicro(), 10)
-		return s.box.Tx(ctx, s.db, func(tx *sql.Tx) error { return s.box.Write(ctx, tx, m) })
-	})
-	wait(ctx, time.Second) // for the last ones
-	mu.Lock()
-	defer mu.Unlock()
-	ms := func(p float64) float64 { return float64(hist.ValueAtQuantile(p)) / 1000 }
-	res.Latency = Latency{P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9), Max: float64(hist.Max()) / 1000}
+	send := func(ctx context.Context, client int) error {
+		m, now := s.message(client), time.Now().UnixMicro()
+		m.Body = strconv.AppendInt(nil, now, 10)
+		err := s.box.Tx(ctx, s.db, func(tx *sql.Tx) error { return s.box.Write(ctx, tx, m) })
+		if err == nil {
+			a.expect(now)
+		}
+		return err
+	}
+	for client := range r.cfg.Clients {
+		if err := send(ctx, client); err != nil {
+			return Result{}, err
+		}
+	}
+	if missing := a.wait(ctx); missing > 0 {
+		return Result{}, fmt.Errorf("%d messages were not handled in %v: no consumer came", missing, arrivalTime)
+	}
+	a.restart(time.Now().Add(r.cfg.Warmup))
+	res, err := r.loop(ctx, send)
+	res.Failed += a.wait(ctx)
+	res.Latency = a.latency()
 	return res, err
+}
+
+// arrivalTime is what a message may take.
+const arrivalTime = 30 * time.Second
+
+// arrivals are messages on their way, by when they were written.
+type arrivals struct {
+	mu       sync.Mutex // guards all of it
+	from     int64      // earlier ones do not count
+	expected int64
+	hist     *hdrhistogram.Histogram
+}
+
+func (a *arrivals) restart(from time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.from, a.expected = from.UnixMicro(), 0
+	a.hist.Reset()
+}
+
+func (a *arrivals) expect(sent int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if sent >= a.from {
+		a.expected++
+	}
+}
+
+func (a *arrivals) note(m outbox.Message) error {
+	sent, err := strconv.ParseInt(string(m.Body), 10, 64)
+	if err != nil {
+		return outbox.Poison(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if sent < a.from {
+		return nil
+	}
+	return a.hist.RecordValue(min(max(time.Now().UnixMicro()-sent, 1), longest))
+}
+
+// wait returns how many of those expected did not arrive in time.
+func (a *arrivals) wait(ctx context.Context) int64 {
+	for until := time.Now().Add(arrivalTime); ; wait(ctx, 10*time.Millisecond) {
+		a.mu.Lock()
+		missing := a.expected - a.hist.TotalCount()
+		a.mu.Unlock()
+		if missing <= 0 || ctx.Err() != nil || time.Now().After(until) {
+			return max(missing, 0)
+		}
+	}
+}
+
+func (a *arrivals) latency() Latency {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ms := func(p float64) float64 { return float64(a.hist.ValueAtQuantile(p)) / 1000 }
+	return Latency{P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9), Max: float64(a.hist.Max()) / 1000}
 }

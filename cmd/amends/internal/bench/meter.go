@@ -9,7 +9,8 @@ import (
 )
 
 // serverCounters are a server's own, since it started.
-const serverCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Innodb_os_log_fsyncs', 'Innodb_os_log_written')`
+const serverCounters = `SHOW GLOBAL STATUS WHERE Variable_name IN
+('Questions', 'Innodb_os_log_fsyncs', 'Innodb_data_fsyncs', 'Innodb_os_log_written')`
 
 // reading is what was used so far.
 type reading struct {
@@ -57,9 +58,13 @@ func (a reading) until(b reading, n int64) Cost {
 	}
 	each := func(v float64) float64 { return v / float64(n) }
 	server := func(name string) float64 { return each(b.server[name] - a.server[name]) }
+	fsyncs := "Innodb_os_log_fsyncs"
+	if _, apart := b.server[fsyncs]; !apart {
+		fsyncs = "Innodb_data_fsyncs" // MariaDB counts those of its log among all
+	}
 	return Cost{
 		CPUMicros: each(float64((b.cpu - a.cpu).Microseconds())),
 		Allocs:    each(float64(b.allocs - a.allocs)), AllocBytes: each(float64(b.bytes - a.bytes)),
-		Statements: server("Questions"), Fsyncs: server("Innodb_os_log_fsyncs"), LogBytes: server("Innodb_os_log_written"),
+		Statements: server("Questions"), Fsyncs: server(fsyncs), LogBytes: server("Innodb_os_log_written"),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -25,10 +26,13 @@ const (
 
 var errRefused = errors.New("refused, as the share of refusals says")
 
-// services runs a coordinator and the participant, each with a connection of its
-// own, and returns a client of the coordinator.
+// attending is a participant on connections, each of which is to a coordinator.
+type attending func(ctx context.Context, conns ...grpc.ClientConnInterface) error
+
+// services runs the coordinators and the participant, each with connections of its
+// own, and returns a client of the coordinators that has seen a saga to its end.
 func (r *rig) services(ctx context.Context) (*sdk.Client, error) {
-	addr, err := r.coordinator(ctx)
+	addrs, err := r.coordinators(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,21 +40,30 @@ func (r *rig) services(ctx context.Context) (*sdk.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := r.dial(addr)
+	var theirs []grpc.ClientConnInterface
+	for range max(1, r.cfg.Scale.Streams) {
+		for _, addr := range addrs {
+			conn, err := r.dial(addr)
+			if err != nil {
+				return nil, err
+			}
+			theirs = append(theirs, conn)
+		}
+	}
+	r.run(ctx, func(ctx context.Context) error { return attend(ctx, theirs...) })
+	ours, err := r.connect(addrs)
 	if err != nil {
 		return nil, err
 	}
-	r.run(ctx, func(ctx context.Context) error { return attend(ctx, theirs) })
-	ours, err := r.dial(addr)
-	if err != nil {
-		return nil, err
-	}
-	return sdk.NewClient(ours, &sdk.ClientConfig{Logger: r.cfg.Logger}), nil
+	client := sdk.NewClient(ours, &sdk.ClientConfig{Logger: r.cfg.Logger})
+	err = sdk.RunSaga(ctx, client, sagaOf(r.cfg), input{}, nil)
+	r.ready = time.Since(r.started)
+	return client, err
 }
 
 // participant returns what attends to a coordinator: a service with a database
 // and the guard, or one that says yes to everything.
-func (r *rig) participant(ctx context.Context) (func(context.Context, grpc.ClientConnInterface) error, error) {
+func (r *rig) participant(ctx context.Context) (attending, error) {
 	if !r.cfg.Guard {
 		return attendTrivially, nil
 	}
@@ -82,7 +95,7 @@ func (r *rig) participant(ctx context.Context) (func(context.Context, grpc.Clien
 			e.Refuse = false
 			return change(ctx, tx, e, -1)
 		})
-	return func(ctx context.Context, conn grpc.ClientConnInterface) error { return p.Run(ctx, conn) }, nil
+	return p.Run, nil
 }
 
 // openAccounts makes an account for each step of each client: they wait for the
@@ -101,7 +114,15 @@ func openAccounts(ctx context.Context, db *sql.DB, n int) error {
 
 // attendTrivially answers every call at once, without a database: what remains
 // is what a coordinator costs.
-func attendTrivially(ctx context.Context, conn grpc.ClientConnInterface) error {
+func attendTrivially(ctx context.Context, conns ...grpc.ClientConnInterface) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, conn := range conns {
+		g.Go(func() error { return attendOne(ctx, conn) })
+	}
+	return g.Wait()
+}
+
+func attendOne(ctx context.Context, conn grpc.ClientConnInterface) error {
 	stream, err := amendsv1.NewParticipantServiceClient(conn).Attend(ctx)
 	if err != nil {
 		return err
@@ -147,11 +168,12 @@ func answers(calls []*amendsv1.Call) *amendsv1.Outcomes {
 	batch := &amendsv1.Outcomes{}
 	for _, call := range calls {
 		out := &amendsv1.Outcome{Gid: call.GetGid(), Index: call.GetIndex(), Op: call.GetOp(), Attempt: call.GetAttempt(),
-			Code: amendsv1.OutcomeCode_OUTCOME_CODE_OK, Reply: []byte(`{}`)}
+			Code: amendsv1.OutcomeCode_OUTCOME_CODE_OK, Reply: []byte(`{}`),
+			Recorded: true} // as a guard's would be: the same call always gets this answer
 		var e entry
 		asked := call.GetOp() == amendsv1.Op_OP_DO || call.GetOp() == amendsv1.Op_OP_TRY
 		if asked && json.Unmarshal(call.GetPayload(), &e) == nil && e.Refuse {
-			out.Code, out.Message, out.Reply = amendsv1.OutcomeCode_OUTCOME_CODE_REFUSED, errRefused.Error(), nil
+			out.Code, out.Message, out.Reply, out.Recorded = amendsv1.OutcomeCode_OUTCOME_CODE_REFUSED, errRefused.Error(), nil, false
 		}
 		batch.Outcomes = append(batch.Outcomes, out)
 	}

@@ -22,7 +22,7 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tcompleted/s\tp50 ms\tp99 ms\tp99.9 ms\trefused\tfailed\tCPU us\tallocs\tstatements\tfsyncs\tof the limit\t")
+	fmt.Fprintln(t, "\tcompleted/s\tp50 ms\tp99 ms\tp99.9 ms\trefused\tfailed\tCPU us\tallocs\tstatements\tfsyncs\tready s\tMiB\tof the limit\t")
 	for i := range r.Results {
 		res := &r.Results[i]
 		limit := ""
@@ -30,10 +30,18 @@ func (r *Report) Print(w io.Writer) error {
 			limit = fmt.Sprintf("%.0f%% %s", 100*res.Fraction, res.Limit)
 		}
 		l, c := res.Latency, res.Cost
-		fmt.Fprintf(t, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.0f\t%.0f\t%.2f\t%.2f\t%s\t\n", res.Workload, res.PerSecond, l.P50, l.P99, l.P999,
-			res.Refused, res.Failed, c.CPUMicros, c.Allocs, c.Statements, c.Fsyncs, limit)
+		fmt.Fprintf(t, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%s\t\n", res.Workload, res.PerSecond, l.P50, l.P99, l.P999,
+			res.Refused, res.Failed, c.CPUMicros, c.Allocs, c.Statements, c.Fsyncs, res.Ready, res.Memory, limit)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for i := range r.Results {
+		for _, kind := range sorted(r.Results[i].Failures) {
+			fmt.Fprintf(w, "%s: %d failed: %s\n", r.Results[i].Workload, r.Results[i].Failures[kind], kind)
+		}
+	}
+	return nil
 }
 
 // Compare writes how results differ between two reports, for workloads that

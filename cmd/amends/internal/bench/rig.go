@@ -5,18 +5,16 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/coordinator/store/memstore"
 	"github.com/amends-dev/amends/coordinator/store/sqlstore"
@@ -32,6 +30,10 @@ type rig struct {
 	mysql *sql.DB // the server, for its counters; nil: none
 	dsn   string  // of a database of our own on it
 	undo  []func() error
+
+	addrs   []string      // of the coordinators
+	started time.Time     // when they were
+	ready   time.Duration // until a transaction had ended
 }
 
 func newRig(ctx context.Context, cfg *Config) (r *rig, err error) {
@@ -120,32 +122,9 @@ func (r *rig) openStore(ctx context.Context) (store.Store, error) {
 	return memstore.New(nil), nil
 }
 
-// coordinator runs one that listens on loopback, and returns its address.
-func (r *rig) coordinator(ctx context.Context) (addr string, err error) {
-	st, err := r.openStore(ctx)
-	if err != nil {
-		return "", err
-	}
-	r.undo = append(r.undo, st.Close)
-	c, err := coordinator.New(ctx, st, &coordinator.Config{Name: "bench", Logger: r.cfg.Logger})
-	if err != nil {
-		return "", err
-	}
-	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	r.run(ctx, c.Run, func(ctx context.Context) error { return c.Serve(ctx, lis) })
-	return lis.Addr().String(), nil
-}
-
 // run runs long-lived things until the rig is closed.
 func (r *rig) run(ctx context.Context, things ...func(context.Context) error) {
-	ctx, stop := context.WithCancel(ctx)
-	g, gctx := errgroup.WithContext(ctx)
-	for _, thing := range things {
-		g.Go(func() error { return thing(gctx) })
-	}
+	g, stop := until(ctx, things...)
 	r.undo = append(r.undo, func() error {
 		stop()
 		if err := g.Wait(); !errors.Is(err, context.Canceled) {
@@ -179,7 +158,7 @@ func (r *rig) broker() ([]string, error) {
 
 // setup tells results of one workload apart.
 func (r *rig) setup() string {
-	s := fmt.Sprintf("%s, %d clients", r.cfg.Store, r.cfg.Clients)
+	s := fmt.Sprintf("%s, %d clients", r.cfg.Store, r.cfg.Clients) + r.cfg.Scale.String()
 	if r.cfg.Rate > 0 {
 		s += fmt.Sprintf(", open loop at %v/s", r.cfg.Rate)
 	}

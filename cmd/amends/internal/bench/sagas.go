@@ -47,7 +47,22 @@ var (
 	reserve = tcc.NewAction[entry, done](service + ".reserve")
 )
 
+// runSagas has each client change accounts of its own.
 func runSagas(ctx context.Context, r *rig) (Result, error) {
+	return r.sagas(ctx, func(client int) int { return client * r.cfg.Steps })
+}
+
+// runHotKey has all clients change the same accounts, in participants that write:
+// they wait for each other's rows.
+func runHotKey(ctx context.Context, r *rig) (Result, error) {
+	writing := *r.cfg
+	writing.Guard = true
+	r.cfg = &writing
+	return r.sagas(ctx, func(int) int { return 0 })
+}
+
+// sagas runs sagas to their end, of which first says the first account.
+func (r *rig) sagas(ctx context.Context, first func(client int) int) (Result, error) {
 	client, err := r.services(ctx)
 	if err != nil {
 		return Result{}, err
@@ -55,11 +70,7 @@ func runSagas(ctx context.Context, r *rig) (Result, error) {
 	s := sagaOf(r.cfg)
 	refusals := newShare(r.cfg.Refuse, r.cfg.Clients)
 	res, err := r.loop(ctx, func(ctx context.Context, n int) error {
-		run, err := sdk.Start(ctx, client, s, input{account: n * r.cfg.Steps, refuse: refusals.next(n)}, nil)
-		if err != nil {
-			return err
-		}
-		return ended(run.Wait(ctx))
+		return ended(sdk.RunSaga(ctx, client, s, input{account: first(n), refuse: refusals.next(n)}, nil))
 	})
 	res.Setup += r.shape("steps")
 	return res, err
