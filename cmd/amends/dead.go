@@ -64,6 +64,9 @@ func (a *deadAsking) ask(cmd *cobra.Command, fn func(context.Context, *inbox.Dea
 	if err != nil {
 		return err
 	}
+	if err := a.login.try(cmd.Context(), log, kafkaUse{"--kafka", a.kafka}); err != nil {
+		return err
+	}
 	conf, login, err := a.login.open()
 	if err != nil {
 		return err

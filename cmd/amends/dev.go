@@ -87,7 +87,7 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
 	}
 	defer kafka.Close()
 	local.lifecycle.brokers = []string{kafka.Addr()}
-	if err := local.lifecycle.open(ctx, &local.at); err != nil {
+	if err := local.lifecycle.open(ctx, &local.at, &local.kafka); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, local.lifecycle.close()) }()

@@ -99,7 +99,7 @@ func (n *node) newWeb(ctx context.Context, c *coordinator.Coordinator, notifier 
 		return nil, nil
 	}
 	cfg := &console.Config{Gateway: n.access.gatewayConfig()}
-	relays, done, err := n.outboxes.connect(n.access.guard)
+	relays, done, err := n.outboxes.connect(n.access.guard, &n.kafka)
 	if err != nil {
 		return nil, err
 	}

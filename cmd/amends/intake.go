@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/outbox/inbox"
 	"github.com/amends-dev/amends/sdk"
 )
@@ -30,15 +31,30 @@ func (i *intake) flags(cmd *cobra.Command) {
 	f.StringVar(&i.group, "intake-group", "amends", "as a member of this consumer `group`; one for all coordinators of a store")
 }
 
-// run starts sagas until ctx ends. What can never be started is in the topic
-// with ".dead" at its end, with the reason.
-func (i *intake) run(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger) error {
+// check finds mistakes in the flags.
+func (i *intake) check() error {
 	if len(i.brokers) == 0 {
 		return nil
 	}
+	if err := outbox.CheckTopic(i.topic); err != nil {
+		return usagef("--intake-topic: %w", err)
+	}
+	return nil
+}
+
+// run starts sagas until ctx ends. What can never be started is in the topic
+// with ".dead" at its end, with the reason.
+func (i *intake) run(ctx context.Context, conn grpc.ClientConnInterface, kafka *kafkaLogin, log *slog.Logger) error {
+	if len(i.brokers) == 0 {
+		return nil
+	}
+	conf, login, err := kafka.open()
+	if err != nil {
+		return err
+	}
 	starter := sdk.NewStarter(sdk.NewClient(conn, &sdk.ClientConfig{Logger: log}))
 	f, err := inbox.NewForwarder(i.brokers, i.group, []string{i.topic}, starter, &inbox.ConsumerConfig{
-		Concurrency: 64, CreateTopics: true, Logger: log,
+		Concurrency: 64, CreateTopics: true, TLS: conf, SASL: login, Logger: log,
 	})
 	if err != nil {
 		return &usageError{fmt.Errorf("--intake-kafka: %w", err)}

@@ -49,8 +49,8 @@ func (k *kafkaLogin) check(brokers []string) error {
 	if (k.cert == "") != (k.key == "") {
 		return usagef("--kafka-cert and --kafka-key belong together: give both")
 	}
-	switch given := k.encrypted() || k.mechanism != ""; {
-	case given && len(brokers) == 0:
+	switch {
+	case k.given() && len(brokers) == 0:
 		return usagef("the --kafka- flags say how to talk to brokers, and there are none: name them too")
 	case k.mechanism == "" && k.user+k.passwordFile != "":
 		return usagef("--kafka-user and --kafka-password-file are for --kafka-sasl: give that too")
@@ -68,6 +68,9 @@ func (k *kafkaLogin) check(brokers []string) error {
 	}
 	return nil
 }
+
+// given reports whether it is more than plaintext and nobody.
+func (k *kafkaLogin) given() bool { return k.encrypted() || k.mechanism != "" }
 
 func (k *kafkaLogin) encrypted() bool { return k.tls || k.ca != "" || k.cert != "" }
 

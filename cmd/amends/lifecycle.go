@@ -37,6 +37,17 @@ func (l *lifecycle) flags(cmd *cobra.Command) {
 	f.StringVar(&l.topic, "lifecycle-topic", notify.DefaultTopic, "in this `topic`")
 }
 
+// check finds mistakes in the flags: what no outbox takes would never be told.
+func (l *lifecycle) check() error {
+	if len(l.brokers) == 0 {
+		return nil
+	}
+	if err := outbox.CheckTopic(l.topic); err != nil {
+		return usagef("--lifecycle-topic: %w", err)
+	}
+	return nil
+}
+
 // tell makes a coordinator write events, and wake the relay after the commit.
 func (l *lifecycle) tell(cfg *coordinator.Config) {
 	if len(l.brokers) == 0 {
@@ -81,9 +92,13 @@ func (l *lifecycle) write(ctx context.Context, tx *sql.Tx, msgs []store.Message)
 }
 
 // open makes the outbox's tables.
-func (l *lifecycle) open(ctx context.Context, at *location) error {
+func (l *lifecycle) open(ctx context.Context, at *location, to *kafkaLogin) error {
 	if len(l.brokers) == 0 {
 		return nil
+	}
+	conf, login, err := to.open()
+	if err != nil {
+		return err
 	}
 	db, d, err := at.openOwnOutbox()
 	if err != nil {
@@ -92,7 +107,7 @@ func (l *lifecycle) open(ctx context.Context, at *location) error {
 	if err := at.migrateOutbox(ctx, db, d); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	kafka, err := outbox.NewKafka(l.brokers, &outbox.KafkaConfig{CreateTopics: true, Logger: l.log})
+	kafka, err := outbox.NewKafka(l.brokers, &outbox.KafkaConfig{CreateTopics: true, TLS: conf, SASL: login, Logger: l.log})
 	if err != nil {
 		return errors.Join(&usageError{fmt.Errorf("--lifecycle-kafka: %w", err)}, db.Close())
 	}

@@ -34,7 +34,8 @@ type node struct {
 	lifecycle lifecycle
 	intake    intake
 	outboxes  outboxes
-	keys      string // file of encryption keys; empty: payloads are not sealed
+	kafka     kafkaLogin // to all brokers that are named
+	keys      string     // file of encryption keys; empty: payloads are not sealed
 	sealed    *sealedstore.Store
 	maxLive   int
 	lease     time.Duration // 0: the coordinator's default
@@ -70,11 +71,20 @@ func (n *node) check() error {
 	case n.lease != 0 && n.lease < minLease:
 		return usagef("--lease-ttl is %v: give %v or more", n.lease, minLease)
 	}
-	errs := []error{checkAdvertise(n.advertise), n.access.check(), n.access.checkListen("--listen", n.listen), n.outboxes.check(n.http)}
+	errs := []error{checkAdvertise(n.advertise), n.access.check(), n.access.checkListen("--listen", n.listen), n.outboxes.check(n.http),
+		n.lifecycle.check(), n.intake.check(), n.kafka.check(brokersOf(n.kafkaUses()))}
 	if n.http != "" {
 		errs = append(errs, n.access.checkListen("--http", n.http))
 	}
 	return errors.Join(errs...)
+}
+
+// kafkaUses are what it does with Kafka.
+func (n *node) kafkaUses() []kafkaUse {
+	return []kafkaUse{
+		{"--lifecycle-kafka", n.lifecycle.brokers}, {"--intake-kafka", n.intake.brokers},
+		{"--dead-letters-kafka", n.outboxes.letters.brokers},
+	}
 }
 
 // serving is where a node answers.
@@ -112,7 +122,7 @@ func (n *node) serve(ctx context.Context, st store.Store, log *slog.Logger, read
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return drive(ctx, c, notifier) })
 	g.Go(func() error { return n.lifecycle.run(ctx) })
-	g.Go(func() error { return n.intake.run(ctx, c.Conn(), log) })
+	g.Go(func() error { return n.intake.run(ctx, c.Conn(), &n.kafka, log) })
 	g.Go(func() error { return n.beside(ctx) })
 	g.Go(func() error { return c.Serve(ctx, lis) })
 	g.Go(func() error { return web.run(ctx) })

@@ -31,7 +31,7 @@ database (--sqlite, --mysql, or ` + mysqlEnv + ` when no --addr is given).`,
 	dead := group(&cobra.Command{Use: "dead", Short: "Dead letters: messages that were given up"})
 	dead.AddCommand(newDeadList(), newDeadGet(), newDeadReplay(), newDeadDiscard())
 	cmd.AddCommand(newOutboxDepth(), newOutboxMessages(), newOutboxBlocked(), dead,
-		newOutboxSkip(), newOutboxPark(), newOutboxActs())
+		newOutboxSkip(), newOutboxPark(), newOutboxActs(), newOutboxConvert())
 	return cmd
 }
 

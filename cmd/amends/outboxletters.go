@@ -17,7 +17,6 @@ import (
 type letterTopics struct {
 	brokers []string
 	topics  []string
-	login   kafkaLogin
 }
 
 func (l *letterTopics) flags(cmd *cobra.Command) {
@@ -26,7 +25,6 @@ func (l *letterTopics) flags(cmd *cobra.Command) {
 		"show in the console what consumers of this `topic` gave up; may be given more than once. "+
 			"Who has a role in all namespaces may look, and requeue")
 	f.StringSliceVar(&l.brokers, "dead-letters-kafka", nil, "the `brokers` of these topics, host:port, separated by commas")
-	l.login.flags(cmd)
 }
 
 // check finds mistakes in the flags; seen are the names that are taken.
@@ -53,7 +51,7 @@ func (l *letterTopics) check(http string, seen map[string]bool) error {
 }
 
 // connect opens the topics. None has a namespace: who has a role in all of them is let in.
-func (l *letterTopics) connect(guard *auth.Guard) (all []console.Outbox, done func() error, err error) {
+func (l *letterTopics) connect(guard *auth.Guard, kafka *kafkaLogin) (all []console.Outbox, done func() error, err error) {
 	var open []*inbox.DeadLetters
 	done = func() error {
 		for _, d := range open {
@@ -67,7 +65,7 @@ func (l *letterTopics) connect(guard *auth.Guard) (all []console.Outbox, done fu
 	if guard == nil {
 		guard = auth.Open()
 	}
-	conf, login, err := l.login.open()
+	conf, login, err := kafka.open()
 	if err != nil {
 		return nil, done, err
 	}

@@ -70,7 +70,7 @@ func (o *outboxes) check(http string) error {
 	case len(o.relays) > 0 && http == "":
 		return usagef("--outbox is for the console: give --http too")
 	}
-	return errors.Join(o.letters.check(http, seen), o.letters.login.check(o.letters.brokers))
+	return o.letters.check(http, seen)
 }
 
 func (o *outboxes) encrypted() bool { return o.tls || o.ca != "" }
@@ -78,7 +78,7 @@ func (o *outboxes) encrypted() bool { return o.tls || o.ca != "" }
 // connect makes a connection to each relay. One that is away shows in the
 // console. guard, if any, stands before each of them as it does before the
 // coordinator.
-func (o *outboxes) connect(guard *auth.Guard) (all []console.Outbox, done func() error, err error) {
+func (o *outboxes) connect(guard *auth.Guard, kafka *kafkaLogin) (all []console.Outbox, done func() error, err error) {
 	transport := insecure.NewCredentials()
 	if o.encrypted() {
 		cfg, err := auth.ClientTLS(o.ca, "", "")
@@ -87,7 +87,7 @@ func (o *outboxes) connect(guard *auth.Guard) (all []console.Outbox, done func()
 		}
 		transport = credentials.NewTLS(cfg)
 	}
-	all, closeLetters, err := o.letters.connect(guard)
+	all, closeLetters, err := o.letters.connect(guard, kafka)
 	if err != nil {
 		return nil, nil, err
 	}

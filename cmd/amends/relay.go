@@ -35,6 +35,7 @@ type relaying struct {
 	poison       string
 	share        float64
 	kafka        []string
+	kafkaLogin   kafkaLogin
 	createTopics bool
 	// startsOverKafka sends starts of sagas to Kafka, for 'amends serve --intake-kafka'.
 	startsOverKafka bool
@@ -92,6 +93,7 @@ func (r *relaying) flags(cmd *cobra.Command) {
 	r.at.flags(cmd, "sqlite", "SQLite database, as a `file`")
 	r.at.connsFlag(strconv.Itoa(relayConns))
 	f.StringSliceVar(&r.kafka, "kafka", nil, "`brokers` to publish to, host:port, separated by commas")
+	r.kafkaLogin.flags(cmd)
 	f.StringVar(&r.to.addr, "coordinator", "", "coordinator's `address`, for sdk.StartTx and --courier")
 	r.to.flags(cmd)
 	f.StringVar(&r.redis, "redis", "", "Redis's `address`; it makes duplicates after a crash rarer")
@@ -136,7 +138,7 @@ func (r *relaying) check() error {
 	if len(r.kafka) == 0 && r.to.addr == "" {
 		return usagef("neither --kafka nor --coordinator is given: there is nowhere to publish to")
 	}
-	return errors.Join(r.at.resolve(), r.checkSource())
+	return errors.Join(r.kafkaLogin.check(r.kafka), r.at.resolve(), r.checkSource())
 }
 
 func (r *relaying) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
@@ -184,7 +186,7 @@ func (r *relaying) open(ctx context.Context, log *slog.Logger) (done func() erro
 	if err := r.at.migrateOutbox(ctx, db, dialect); err != nil {
 		return done, err
 	}
-	pub, closePublisher, err := r.publisher(log)
+	pub, closePublisher, err := r.publisher(ctx, log)
 	if err != nil {
 		return done, err
 	}
@@ -254,7 +256,7 @@ func (l *location) place() (string, error) {
 }
 
 // publisher sends starts of sagas to the coordinator and all else to Kafka.
-func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, error) {
+func (r *relaying) publisher(ctx context.Context, log *slog.Logger) (outbox.Publisher, func() error, error) {
 	starts, other := nowhere("--coordinator"), nowhere("--kafka")
 	var closers []func() error
 	done := func() error {
@@ -273,9 +275,9 @@ func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, 
 		starts = sdk.NewStarter(sdk.NewClient(conn, &sdk.ClientConfig{Logger: log}))
 	}
 	if len(r.kafka) > 0 {
-		k, err := outbox.NewKafka(r.kafka, &outbox.KafkaConfig{CreateTopics: r.createTopics, Logger: log})
+		k, err := r.openKafka(ctx, log)
 		if err != nil {
-			return nil, nil, errors.Join(&usageError{fmt.Errorf("--kafka: %w", err)}, done())
+			return nil, nil, errors.Join(err, done())
 		}
 		closers = append(closers, func() error { k.Close(); return nil })
 		other = k
@@ -284,6 +286,21 @@ func (r *relaying) publisher(log *slog.Logger) (outbox.Publisher, func() error, 
 		}
 	}
 	return outbox.Route(map[string]outbox.Publisher{sdk.StartTopic: starts}, other), done, nil
+}
+
+func (r *relaying) openKafka(ctx context.Context, log *slog.Logger) (*outbox.KafkaPublisher, error) {
+	if err := r.kafkaLogin.try(ctx, log, kafkaUse{"--kafka", r.kafka}); err != nil {
+		return nil, err
+	}
+	conf, login, err := r.kafkaLogin.open()
+	if err != nil {
+		return nil, err
+	}
+	k, err := outbox.NewKafka(r.kafka, &outbox.KafkaConfig{CreateTopics: r.createTopics, TLS: conf, SASL: login, Logger: log})
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--kafka: %w", err)}
+	}
+	return k, nil
 }
 
 // nowhere keeps messages in the outbox until the relay runs with the flag.

@@ -22,8 +22,14 @@ func (r *relaying) checkSource() error {
 		return usagef("--binlog is %q: give table or log", r.binlog)
 	case r.at.path != "":
 		return usagef("--binlog is for --mysql: leave it out, --%s has no such log", r.at.pathFlag)
-	case r.at.conf != nil && r.at.conf.AllowFallbackToPlaintext:
-		return usagef("--binlog: tls=preferred leaves open whether to talk TLS: give tls=true, skip-verify or false in the DSN")
+	}
+	return r.at.checkLogTLS("--binlog")
+}
+
+// checkLogTLS refuses a DSN that does not say how to read the log.
+func (l *location) checkLogTLS(of string) error {
+	if l.conf != nil && l.conf.AllowFallbackToPlaintext {
+		return usagef("%s: tls=preferred leaves open whether to talk TLS: give tls=true, skip-verify or false in the DSN", of)
 	}
 	return nil
 }

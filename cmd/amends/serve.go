@@ -77,16 +77,20 @@ func (n *node) publicFlags(cmd *cobra.Command) {
 	n.lifecycle.flags(cmd)
 	n.intake.flags(cmd)
 	n.outboxes.flags(cmd)
+	n.kafka.flags(cmd)
 	n.access.flags(cmd)
 }
 
 func (n *node) run(ctx context.Context, w io.Writer, log *slog.Logger) (err error) {
+	if err := n.kafka.try(ctx, log, n.kafkaUses()...); err != nil {
+		return err
+	}
 	st, err := n.at.openStore(ctx, log, n.lifecycle.into(n.at.dialect(), log))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	if err := n.lifecycle.open(ctx, &n.at); err != nil {
+	if err := n.lifecycle.open(ctx, &n.at, &n.kafka); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.lifecycle.close()) }()
