@@ -3,11 +3,14 @@ package services
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -58,6 +61,43 @@ func NewMySQL(ctx context.Context, args ...string) (_ *Process, err error) {
 		"--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=256M", "--max-connections=400",
 	}, asRoot...)
 	return &Process{Service: MySQL, Addr: cfg.FormatDSN(), Dir: dir, Path: server, Args: append(argv, args...)}, nil
+}
+
+// unlocked waits until nobody holds the locks of a database's files. The kernel may
+// still be at the last reads and writes of a process that is gone, and a server
+// that meets such a lock does not start.
+func (p *Process) unlocked(within time.Duration) error {
+	if p.Service != MySQL {
+		return nil
+	}
+	for deadline := time.Now().Add(within); ; time.Sleep(pollTime) {
+		held, err := isLocked(filepath.Join(p.Dir, "data", "ibdata1"))
+		switch {
+		case err != nil:
+			return fmt.Errorf("services: mysql: %w", err)
+		case !held:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("services: mysql: the files of process %d are still locked", p.PID)
+		}
+	}
+}
+
+// isLocked tells whether a process holds a lock on a file, if there is one.
+func isLocked(path string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK}
+	if err := syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &lock); err != nil {
+		return false, err
+	}
+	return lock.Type != syscall.F_UNLCK, nil
 }
 
 // findMySQL answers with the paths of the server and of the program that makes

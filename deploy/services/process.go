@@ -146,13 +146,17 @@ func (p *Process) Stop() error {
 	return p.Kill() // of one that has ended only the helper is left
 }
 
-// Kill ends the server at once (SIGKILL) and waits until it has ended.
+// Kill ends the server at once (SIGKILL) and waits until it has ended, and nothing
+// of it holds its data any more.
 func (p *Process) Kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
 	if !p.ended(stopTime) {
 		return fmt.Errorf("services: %s: process %d outlives SIGKILL", p.Service, p.PID)
+	}
+	if err := p.unlocked(stopTime); err != nil {
+		return err
 	}
 	if p.Helper != nil {
 		return p.Helper.Kill()
