@@ -210,7 +210,9 @@ func (w *worker) commitLoop(ctx context.Context) error {
 			return nil
 		case b := <-w.batches:
 			begun := time.Now()
-			if err := w.commit(ctx, b); err != nil {
+			if err := w.commit(ctx, b); ctx.Err() != nil {
+				return nil // the engine stops, whatever the store said last
+			} else if err != nil {
 				return err
 			}
 			w.e.meters.committed(b, time.Since(begun))
