@@ -51,12 +51,18 @@ type harness struct {
 
 func newHarness(t testing.TB, server *servicestest.Server, mode binlog.Mode) *harness {
 	t.Helper()
-	h := &harness{TB: t, server: server, log: &outboxtest.Log{}, mode: mode, out: slog.DiscardHandler}
+	h := newHarnessAt(t, servicestest.NewDatabase(t, server.Addr), mode)
+	h.server = server
+	return h
+}
+
+// newHarnessAt makes an outbox in a database that is empty.
+func newHarnessAt(t testing.TB, dsn string, mode binlog.Mode) *harness {
+	t.Helper()
+	h := &harness{TB: t, dsn: dsn, db: open(t, dsn), log: &outboxtest.Log{}, mode: mode, out: slog.DiscardHandler}
 	if os.Getenv("BINLOG_TEST_LOG") != "" {
 		h.out = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})
 	}
-	h.dsn = servicestest.NewDatabase(t, server.Addr)
-	h.db = open(t, h.dsn)
 	h.must(outbox.Migrate(t.Context(), h.db, outbox.MySQL))
 	h.exec(`CREATE TABLE counters (k INT PRIMARY KEY, seq BIGINT NOT NULL)`)
 	for k := range keys {
