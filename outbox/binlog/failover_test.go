@@ -121,9 +121,10 @@ func (p *pair) status() map[string]string {
 		dest[i] = &values[i]
 	}
 	if !rows.Next() {
-		p.Fatal("it is no replica")
+		p.Fatalf("it is no replica: %v", rows.Err())
 	}
 	p.must(rows.Scan(dest...))
+	p.must(rows.Err())
 	status := map[string]string{}
 	for i, name := range names {
 		status[name] = values[i].String
