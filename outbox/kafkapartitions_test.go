@@ -114,12 +114,8 @@ func testPartitionCountChangesWhilePending(t *testing.T, k *testBroker) {
 	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
-	faults.lose.Store(1 << 30)
 	msgs := series(topic, 0, 170, keys)
-	if errs := p.Publish(t.Context(), msgs[:85]); errs == nil || faults.lost.Load() == 0 {
-		t.Fatalf("results %v, %d answers lost", errs, faults.lost.Load())
-	}
-	faults.lose.Store(0)
+	faults.losing(t, p, 1, msgs[:85])
 	p.cfg.DeliveryTimeout = 15 * time.Second
 	k.grow(t, p, topic, 5)
 	publishAllOf(t, p, msgs[:120]) // the same ones, and more of their keys
@@ -144,12 +140,8 @@ func testTopicMadeAnewWhilePending(t *testing.T, k *testBroker) {
 	p := newPublisher(t, KafkaConfig{DeliveryTimeout: 200 * time.Millisecond}, k.addr)
 	var faults faultyNet
 	p.transport.Dial = faults.dial
-	faults.lose.Store(1 << 30)
 	msgs := series(topic, 0, 60, 17)
-	if errs := p.Publish(t.Context(), msgs); errs == nil {
-		t.Fatal("acknowledged without an answer")
-	}
-	faults.lose.Store(0)
+	faults.losing(t, p, 1, msgs)
 	p.cfg.DeliveryTimeout = 15 * time.Second
 	deleteTopic(t, k.addr, topic)
 	again := kafka.TopicConfig{Topic: topic, NumPartitions: 1, ReplicationFactor: 1}

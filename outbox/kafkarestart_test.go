@@ -62,12 +62,8 @@ func testBrokerForgetsProducer(t *testing.T, k *testBroker) {
 	var faults faultyNet
 	lossy := newPublisher(t, KafkaConfig{DeliveryTimeout: 500 * time.Millisecond}, k.addr)
 	lossy.transport.Dial = faults.dial
-	faults.lose.Store(1 << 30)
-	if errs := lossy.Publish(t.Context(), one(topic, "xy")); errs == nil {
-		t.Fatal("acknowledged without an answer")
-	}
+	faults.losing(t, lossy, 1, one(topic, "xy"))
 	k.forget(t, topic)
-	faults.lose.Store(0)
 	lossy.cfg.DeliveryTimeout = 15 * time.Second // on a slow machine, too, the second copy's answer is waited for
 	publishAllOf(t, lossy, one(topic, "xyz"))
 	if got := letters(t, k, topic); got != "abcdefxyxyz" {
