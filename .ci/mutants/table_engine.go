@@ -118,7 +118,7 @@ var engine = []mutant{
 	{
 		name: "sql-no-epoch-check", file: sqlPkg[2:] + "/lease.go",
 		old:  "!found || epoch != l.Epoch {",
-		with: "!found {",
+		with: "!found || epoch < 0 {",
 		why:  "the store takes what a coordinator writes whose shard is another's",
 		test: []test{{pkg: sqlPkg, run: "TestStore$"}},
 	},

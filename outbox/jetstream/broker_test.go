@@ -109,10 +109,12 @@ func (s *testServer) retry(t testing.TB, f func(ctx context.Context) error) {
 	t.Fatal(err)
 }
 
-// messages are all that the stream of a topic holds.
+// messages are all that the stream of a topic holds. An attempt goes on where the one
+// before it has run out of time.
 func (s *testServer) messages(t testing.TB, topic string) []outbox.Message {
 	t.Helper()
 	var out []outbox.Message
+	seq := uint64(1)
 	s.retry(t, func(ctx context.Context) error {
 		name, err := s.js.StreamNameBySubject(ctx, s.prefix+topic)
 		if err != nil {
@@ -122,8 +124,7 @@ func (s *testServer) messages(t testing.TB, topic string) []outbox.Message {
 		if err != nil {
 			return err
 		}
-		out = nil
-		for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		for ; seq <= stream.CachedInfo().State.LastSeq; seq++ {
 			m, err := stream.GetMsg(ctx, seq)
 			if errors.Is(err, jetstream.ErrMsgNotFound) {
 				continue
