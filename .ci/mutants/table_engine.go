@@ -8,7 +8,6 @@ const (
 
 var (
 	operateSim = test{pkg: enginePkg, run: "TestOperatorSimulation$"}
-	messageSim = test{pkg: enginePkg, run: "TestMessageSimulation$"}
 	engineAll  = test{pkg: enginePkg, run: "."}
 )
 
