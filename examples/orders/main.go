@@ -43,7 +43,7 @@ func main() {
 	}
 }
 
-// run places ten orders, cancels one more half-way, and waits for the mails.
+// run does the business, and waits for the mails.
 func run(ctx context.Context, out io.Writer, dir string) error {
 	kafka, err := outboxdev.StartKafka(&outboxdev.KafkaConfig{Topics: map[string]int{topic: 2}})
 	if err != nil {
@@ -79,7 +79,7 @@ func run(ctx context.Context, out io.Writer, dir string) error {
 	g.Go(func() error { return mailer.Run(ctx) })
 	g.Go(func() error {
 		defer stop()
-		if err := place(ctx, box, shop); err != nil {
+		if err := business(ctx, box, shop); err != nil {
 			return err
 		}
 		return report(ctx, out, mail, mailer)
@@ -87,37 +87,38 @@ func run(ctx context.Context, out io.Writer, dir string) error {
 	return g.Wait()
 }
 
-// place writes ten orders with their messages. The eleventh changes its mind
-// before the commit, so neither the order nor the message exists. The twelfth
-// says again what the first one said, under the same message id, as a service
-// does that crashed before it learned that its first attempt had worked.
-func place(ctx context.Context, box *outbox.Outbox, db *sql.DB) error {
-	for i := range 12 {
-		id := fmt.Sprintf("order-%02d", i+1)
-		err := box.Tx(ctx, db, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO orders VALUES (?)`, id); err != nil {
-				return err
-			}
-			m := outbox.Message{ID: id, Topic: topic, Key: id, Body: []byte("thank you for " + id)}
-			if i == 11 {
-				m.ID = "order-01"
-			}
-			if err := box.Write(ctx, tx, m); err != nil {
-				return err
-			}
-			if i == 10 {
-				return errChanged
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errChanged) {
+// place writes an order and the message about it in one local transaction.
+func place(ctx context.Context, box *outbox.Outbox, db *sql.DB, id string) error {
+	return box.Tx(ctx, db, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO orders VALUES (?)`, id); err != nil {
+			return err
+		}
+		return box.Write(ctx, tx, thanks(id))
+	})
+}
+
+func thanks(id string) outbox.Message {
+	return outbox.Message{ID: id, Topic: topic, Key: id, Body: []byte("thank you for " + id)}
+}
+
+// business places ten orders. The eleventh changes its mind before the commit,
+// so that its message never was. Then the first message is written again under
+// its id, as by a service that crashed before it learned that it had written it.
+func business(ctx context.Context, box *outbox.Outbox, db *sql.DB) error {
+	for i := range 10 {
+		if err := place(ctx, box, db, fmt.Sprintf("order-%02d", i+1)); err != nil {
 			return err
 		}
 	}
-	return nil
+	changed := errors.New("the customer changed her mind")
+	err := box.Tx(ctx, db, func(tx *sql.Tx) error {
+		return errors.Join(box.Write(ctx, tx, thanks("order-11")), changed)
+	})
+	if !errors.Is(err, changed) {
+		return err
+	}
+	return box.Tx(ctx, db, func(tx *sql.Tx) error { return box.Write(ctx, tx, thanks("order-01")) })
 }
-
-var errChanged = errors.New("the customer changed her mind")
 
 // sendMail runs once for each message, in the transaction of its claim.
 func sendMail(ctx context.Context, tx *sql.Tx, m outbox.Message) error {
