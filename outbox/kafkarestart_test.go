@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,11 +64,12 @@ func testBrokerForgetsProducer(t *testing.T, k *testBroker) {
 	lossy := newPublisher(t, KafkaConfig{DeliveryTimeout: 500 * time.Millisecond}, k.addr)
 	lossy.transport.Dial = faults.dial
 	faults.losing(t, lossy, 1, one(topic, "xy"))
+	before := letters(t, k, topic) // the broker applies the end of its forgetting when it likes: it may hold xy twice
 	k.forget(t, topic)
 	lossy.cfg.DeliveryTimeout = 15 * time.Second // on a slow machine, too, the second copy's answer is waited for
 	publishAllOf(t, lossy, one(topic, "xyz"))
-	if got := letters(t, k, topic); got != "abcdefxyxyz" {
-		t.Errorf("log %q, want abcdefxyxyz: all in order, and only the batch of unknown fate twice", got)
+	if got := letters(t, k, topic); !strings.HasPrefix(before, "abcdefxy") || got != before+"xyz" {
+		t.Errorf("log %q, was %q, want xyz behind: all in order, and only the batch of unknown fate again", got, before)
 	}
 }
 
