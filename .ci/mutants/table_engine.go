@@ -46,7 +46,7 @@ var engine = []mutant{
 	},
 	{
 		name: "engine-calls-without-a-lease", file: enginePkg[2:] + "/worker.go",
-		old:  "held := now.Before(w.validity)",
+		old:  "held := w.holds(now)",
 		with: "held := true",
 		why:  "a coordinator that was paused for longer than its lease sends calls",
 		test: []test{operateSim, promise("TestNothingIsSentOnALeaseThatRanOut")},
@@ -116,8 +116,8 @@ var engine = []mutant{
 	},
 	{
 		name: "sql-no-epoch-check", file: sqlPkg[2:] + "/lease.go",
-		old:  "!found || epoch != l.Epoch {",
-		with: "!found || epoch < 0 {",
+		old:  "!found || e.number != l.Epoch {",
+		with: "!found || e.number < 0 {",
 		why:  "the store takes what a coordinator writes whose shard is another's",
 		test: []test{{pkg: sqlPkg, run: "TestStore$"}},
 	},

@@ -17,7 +17,7 @@ import (
 	"github.com/amends-dev/amends/sdk"
 )
 
-// auditRow is one row of amends_events.
+// auditRow is one event of a trail.
 type auditRow struct {
 	gid              string
 	seq, at          int64
@@ -31,7 +31,7 @@ func (r auditRow) rehash() auditRow {
 	return r
 }
 
-// forgeries are what somebody may do to the rows of a trail, and what verify has
+// forgeries are what somebody may do to the events of a trail, and what verify has
 // to say about it: the first broken event and a word about it.
 var forgeries = map[string]struct {
 	forge func(rows []auditRow) []auditRow
@@ -97,34 +97,43 @@ var forgeries = map[string]struct {
 	}, 2, "does not follow event 1"},
 }
 
-// forge does one forgery to the rows of the transaction of that name.
+// forge does one forgery to the trail of the transaction of that name, which is
+// in its row: JSON, one event a line.
 func forge(t *testing.T, db *sql.DB, gid string, how func([]auditRow) []auditRow) {
 	t.Helper()
-	found, err := db.QueryContext(t.Context(),
-		`SELECT gid, seq, at, type, data, prev, hash FROM amends_events WHERE gid = ? ORDER BY seq`, gid)
-	if err != nil {
+	type line struct {
+		Seq  int64           `json:"seq"`
+		At   int64           `json:"at"`
+		Type string          `json:"type"`
+		Prev []byte          `json:"prev"`
+		Hash []byte          `json:"hash"`
+		Data json.RawMessage `json:"data"`
+	}
+	var trail string
+	if err := db.QueryRowContext(t.Context(), `SELECT trail FROM amends_transactions WHERE gid = ?`, gid).Scan(&trail); err != nil {
 		t.Fatal(err)
 	}
-	defer found.Close()
 	var rows []auditRow
-	for found.Next() {
-		var r auditRow
-		if err := found.Scan(&r.gid, &r.seq, &r.at, &r.kind, &r.data, &r.prev, &r.hash); err != nil {
-			t.Fatal(err)
+	for text := range strings.Lines(trail) {
+		var l line
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatalf("%s: %v in %s", gid, err, text)
 		}
-		rows = append(rows, r)
+		rows = append(rows, auditRow{gid, l.Seq, l.At, l.Type, l.Data, l.Prev, l.Hash})
 	}
-	if err := found.Err(); err != nil || len(rows) != 3 {
-		t.Fatalf("%s: %v, %d events, want 3", gid, err, len(rows))
+	if len(rows) != 3 {
+		t.Fatalf("%s: %d events, want 3:\n%s", gid, len(rows), trail)
 	}
-	if _, err := db.ExecContext(t.Context(), `DELETE FROM amends_events WHERE gid = ?`, gid); err != nil {
-		t.Fatal(err)
-	}
+	var forged strings.Builder
 	for _, r := range how(rows) {
-		if _, err := db.ExecContext(t.Context(), `INSERT INTO amends_events (gid, seq, at, type, data, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			r.gid, r.seq, r.at, r.kind, r.data, append([]byte{}, r.prev...), r.hash); err != nil {
+		text, err := json.Marshal(line{r.seq, r.at, r.kind, append([]byte{}, r.prev...), r.hash, r.data})
+		if err != nil {
 			t.Fatal(err)
 		}
+		forged.Write(append(text, '\n'))
+	}
+	if _, err := db.ExecContext(t.Context(), `UPDATE amends_transactions SET trail = ? WHERE gid = ?`, forged.String(), gid); err != nil {
+		t.Fatal(err)
 	}
 }
 

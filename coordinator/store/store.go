@@ -100,7 +100,8 @@ type Event struct {
 }
 
 // Write is one transition: the transaction's new row, the events that go with
-// it, and the messages that are to leave with it.
+// it, numbered on from those of the versions before, and the messages that are to
+// leave with it.
 type Write struct {
 	Record   Record
 	Events   []Event

@@ -67,9 +67,15 @@ func tampering() map[string]tamper {
 		"made-up mail": {"notification.db", `INSERT INTO mail (message_id, topic, order_id, text)
 			VALUES ('x', 'orders.placed', '1', '')`, []string{once}},
 		"still running": {coordinatorDB, `UPDATE amends_transactions SET state = 1` + aSaga, []string{ended}},
-		"trail edited":  {coordinatorDB, `UPDATE amends_events SET data = x'7b7d'` + aSaga + ` AND seq = 2`, []string{chains}},
-		"trail cut":     {coordinatorDB, `DELETE FROM amends_events` + aSaga + ` AND seq > 3`, []string{chains}},
-		"entry taken":   {coordinatorDB, `DELETE FROM amends_events` + aSaga + ` AND seq = 3`, []string{chains}},
+		"trail edited": {coordinatorDB, `UPDATE amends_transactions SET trail = replace(trail, '"op":"do"', '"op":"DO"')` + aSaga,
+			[]string{chains}},
+		"trail cut": {coordinatorDB, `UPDATE amends_transactions SET trail = substr(trail, 1, instr(trail, '{"seq":3,') - 1)` + aSaga,
+			[]string{chains}},
+		"trail empty": {coordinatorDB, `UPDATE amends_transactions SET trail = ''` + aSaga, []string{chains}},
+		"entry taken": {coordinatorDB, `UPDATE amends_transactions SET trail = substr(trail, instr(trail, '{"seq":2,'))` + aSaga,
+			[]string{chains}},
+		"entry put in": {coordinatorDB, `INSERT INTO amends_events (gid, seq, at, type, data, prev, hash)
+			SELECT gid, 2, 0, 'replied', x'7b7d', x'00', x'00' FROM amends_transactions` + aSaga, []string{chains}},
 	}
 }
 

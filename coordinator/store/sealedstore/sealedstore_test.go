@@ -107,7 +107,7 @@ func write(gid string, n int64) store.Write {
 			Reason: fmt.Sprint("reas-canary ", n), CreatedAt: now, UpdatedAt: now, NextAt: now, EventSeq: n, EventHash: []byte("last-canary"),
 		},
 		Events: []store.Event{{
-			GID: gid, Seq: n, At: now, Type: "step", Data: fmt.Appendf(nil, "data-canary %d", n),
+			GID: gid, Seq: n, At: now, Type: "step", Data: fmt.Appendf(nil, `{"text":"data-canary %d"}`, n),
 			Prev: []byte("prev-canary"), Hash: []byte("hash-canary"),
 		}},
 	}

@@ -1,11 +1,14 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +24,9 @@ const (
  FROM amends_transactions t WHERE t.gid > ?%s AND (%s) ORDER BY t.gid`
 	staleEvents = `SELECT e.gid, e.seq, e.at, e.data, e.prev, e.hash
  FROM amends_events e WHERE e.gid > ?%s AND (%s) ORDER BY e.gid, e.seq`
-	upToLast = ` AND %s.gid <= ?`
+	// staleTrails are all: sealed events are not kept there.
+	staleTrails = `SELECT t.gid, t.trail FROM amends_transactions t WHERE t.gid > ?%s AND t.trail <> '' ORDER BY t.gid`
+	upToLast    = ` AND %s.gid <= ?`
 
 	staleCell = `(LENGTH(%[1]s) > 0 AND SUBSTR(%[1]s, 1, %[2]d) <> ?)`
 	// staleText is for a column of text, of which SUBSTR would count characters.
@@ -33,6 +38,9 @@ const (
 	rewriteState = `UPDATE amends_transactions SET reason = ?, event_hash = ?, body = ?
  WHERE gid = ? AND version = ? AND updated_at = ?`
 	rewriteEvent = `UPDATE amends_events SET data = ?, prev = ?, hash = ? WHERE gid = ? AND seq = ? AND at = ?`
+
+	lockTrail    = `SELECT trail FROM amends_transactions t%s WHERE gid = ? AND trail <> ''%s`
+	rewriteTrail = `UPDATE amends_transactions SET trail = ? WHERE gid = ?`
 )
 
 // Stale looks at up to limit transactions, in the order of their gids from
@@ -65,6 +73,9 @@ func (s *Store) Stale(ctx context.Context, prefix []byte, after string, limit in
 		if err != nil {
 			return err
 		}
+		if events, err = plainEvents(ctx, db, after, last); err != nil {
+			return err
+		}
 		query, args = staleQuery(staleEvents, "e", prefix, after, last, "e.data", "e.prev", "e.hash")
 		return eachRow(ctx, db, query, args, func(row *sql.Rows) error {
 			var ev store.Event
@@ -81,11 +92,33 @@ func (s *Store) Stale(ctx context.Context, prefix []byte, after string, limit in
 	return recs, events, last, nil
 }
 
-func staleQuery(query, table string, prefix []byte, after, last string, blobs ...string) (string, []any) {
-	args, bound := []any{after}, ``
-	if last != "" {
-		args, bound = append(args, last), fmt.Sprintf(upToLast, table)
+// plainEvents returns the events that a window's transactions have in their own
+// rows, but for what stands there and is none.
+func plainEvents(ctx context.Context, db *sql.DB, after, last string) (events []store.Event, err error) {
+	bound, args := window("t", after, last)
+	err = eachRow(ctx, db, fmt.Sprintf(staleTrails, bound), args, func(row *sql.Rows) error {
+		var gid string
+		var trail []byte
+		err := row.Scan(&gid, &trail)
+		for _, ev := range readTrail(gid, trail) {
+			if ev.Type != unreadable {
+				events = append(events, ev)
+			}
+		}
+		return err
+	})
+	return events, err
+}
+
+func window(table, after, last string) (bound string, args []any) {
+	if last == "" {
+		return ``, []any{after}
 	}
+	return fmt.Sprintf(upToLast, table), []any{after, last}
+}
+
+func staleQuery(query, table string, prefix []byte, after, last string, blobs ...string) (string, []any) {
+	bound, args := window(table, after, last)
 	var cells []string
 	for _, column := range blobs {
 		cells, args = append(cells, fmt.Sprintf(staleCell, column, len(prefix))), append(args, prefix)
@@ -114,7 +147,8 @@ func eachRow(ctx context.Context, db *sql.DB, query string, args []any, scan fun
 // Rewrite replaces the fields that Stale returns, of rows that are still those
 // that it returned, by version and time, and leaves the others alone; but the
 // Digest and Definition of a transaction, which are fixed, whatever became of the
-// rest of it.
+// rest of it. An event that was kept in its transaction's row becomes one of
+// amends_events.
 func (s *Store) Rewrite(ctx context.Context, recs []store.Record, events []store.Event) error {
 	return s.write(ctx, "rewrite", func(ctx context.Context, tx *sql.Tx) error {
 		for i := range recs {
@@ -129,12 +163,63 @@ func (s *Store) Rewrite(ctx context.Context, recs []store.Record, events []store
 				return err
 			}
 		}
-		for i := range events {
-			ev := &events[i]
+		others, err := s.moveEvents(ctx, tx, events)
+		if err != nil {
+			return err
+		}
+		for i := range others {
+			ev := &others[i]
 			if _, err := tx.ExecContext(ctx, rewriteEvent, blob(ev.Data), blob(ev.Prev), blob(ev.Hash), ev.GID, ev.Seq, ev.At.UnixMicro()); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// moveEvents takes those of the events that their transactions' rows have out of
+// there, puts them into amends_events as they are given, and returns the others.
+func (s *Store) moveEvents(ctx context.Context, tx *sql.Tx, events []store.Event) (others []store.Event, err error) {
+	byGID := make(map[string][]store.Event)
+	for i := range events {
+		byGID[events[i].GID] = append(byGID[events[i].GID], events[i])
+	}
+	for _, gid := range slices.Sorted(maps.Keys(byGID)) {
+		var trail []byte
+		query := fmt.Sprintf(lockTrail, s.d.use(primaryKey), s.d.lock)
+		err := tx.QueryRowContext(ctx, query, gid).Scan(&trail)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+		rest, moved, left := split(gid, trail, byGID[gid])
+		others = append(others, left...)
+		if len(moved) == 0 {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, rewriteTrail, string(rest), gid); err != nil {
+			return nil, err
+		}
+		err = s.events.exec(ctx, tx, len(moved), func(args []any, i int) []any { return bindEvent(args, &moved[i]) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return others, nil
+}
+
+// split parts a trail from those of the events that are in it.
+func split(gid string, trail []byte, events []store.Event) (rest []byte, moved, left []store.Event) {
+	left = events
+	for text := range bytes.Lines(trail) {
+		line, ok := readLine(gid, text)
+		i := slices.IndexFunc(left, func(ev store.Event) bool { return ev.Seq == line.Seq && ev.At.Equal(line.At) })
+		if !ok || i < 0 {
+			rest = append(rest, text...)
+			continue
+		}
+		ev := left[i]
+		ev.Type = line.Type
+		moved, left = append(moved, ev), slices.Delete(left, i, i+1)
+	}
+	return rest, moved, left
 }

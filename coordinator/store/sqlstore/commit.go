@@ -24,37 +24,58 @@ func (s *Store) Commit(ctx context.Context, b store.Batch) error {
 	if err != nil {
 		return fmt.Errorf("sqlstore: commit: %w", err)
 	}
-	return s.write(ctx, "commit", func(ctx context.Context, tx *sql.Tx) error {
-		if err := s.checkLeases(ctx, tx, b.Leases); err != nil {
-			return err
-		}
-		err := s.transactions.exec(ctx, tx, len(b.Writes), func(args []any, i int) []any {
-			return bindRecord(args, &b.Writes[i].Record, rows.json[i])
-		})
+	if len(b.Writes) == 0 {
+		s.turns.forget(b.Leases...) // it is only a fence: whatever is on its way, from wherever, takes effect before or never
+	}
+	if s.commitAtOnce(ctx, &b, &rows) {
+		return nil
+	}
+	var taken map[int]epoch
+	err = s.write(ctx, "commit", func(ctx context.Context, tx *sql.Tx) error {
+		held, err := s.checkLeases(ctx, tx, b.Leases)
 		if err != nil {
 			return err
 		}
-		err = s.events.exec(ctx, tx, len(rows.events), func(args []any, i int) []any {
-			return bindEvent(args, rows.events[i])
-		})
-		if err != nil {
+		if taken, err = s.takeTurns(ctx, tx, b.Leases, held); err != nil {
 			return err
 		}
-		err = s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
-			l := &rows.labels[i]
-			return append(args, l.name, l.value, s.d.bindCreated(l.of.CreatedAt), l.of.GID)
-		})
-		if err != nil || len(rows.messages) == 0 {
-			return err
-		}
-		return s.outbox(ctx, tx, rows.messages)
+		return s.insert(ctx, tx, b.Writes, &rows)
 	})
+	if err == nil {
+		s.turns.learn(taken)
+	}
+	return err
+}
+
+// insert writes a batch, one statement after the other.
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, writes []store.Write, rows *rows) error {
+	err := s.transactions.exec(ctx, tx, len(writes), func(args []any, i int) []any {
+		return bindRecord(args, &writes[i].Record, rows.json[i], rows.trails[i])
+	})
+	if err != nil {
+		return err
+	}
+	err = s.events.exec(ctx, tx, len(rows.events), func(args []any, i int) []any {
+		return bindEvent(args, rows.events[i])
+	})
+	if err != nil {
+		return err
+	}
+	err = s.labels.exec(ctx, tx, len(rows.labels), func(args []any, i int) []any {
+		l := &rows.labels[i]
+		return append(args, l.name, l.value, s.d.bindCreated(l.of.CreatedAt), l.of.GID)
+	})
+	if err != nil || len(rows.messages) == 0 {
+		return err
+	}
+	return s.outbox(ctx, tx, rows.messages)
 }
 
 // rows is a batch table by table.
 type rows struct {
-	json     []string // labels of each write, as its row keeps them
-	events   []*store.Event
+	json     []string       // labels of each write, as its row keeps them
+	trails   []string       // events of each write, as its row keeps them
+	events   []*store.Event // the others
 	labels   []label
 	messages []store.Message
 }
@@ -65,12 +86,18 @@ type label struct {
 }
 
 func collect(writes []store.Write) (rows, error) {
-	r := rows{json: make([]string, len(writes)), events: make([]*store.Event, 0, len(writes))}
+	r := rows{json: make([]string, len(writes)), trails: make([]string, len(writes))}
+	var lines []byte
 	for i := range writes {
 		w := &writes[i]
+		lines = lines[:0]
 		for k := range w.Events {
-			r.events = append(r.events, &w.Events[k])
+			var kept bool
+			if lines, kept = appendLine(lines, &w.Events[k]); !kept {
+				r.events = append(r.events, &w.Events[k])
+			}
 		}
+		r.trails[i] = string(lines)
 		r.messages = append(r.messages, w.Messages...)
 		if w.Record.Version > 1 || len(w.Record.Labels) == 0 {
 			continue
@@ -87,7 +114,7 @@ func collect(writes []store.Write) (rows, error) {
 	return r, nil
 }
 
-func bindRecord(args []any, r *store.Record, labels string) []any {
+func bindRecord(args []any, r *store.Record, labels, trail string) []any {
 	definition := r.Definition
 	if r.Version > 1 {
 		definition = nil // is in the row already, and stays as it is
@@ -95,7 +122,7 @@ func bindRecord(args []any, r *store.Record, labels string) []any {
 	return append(args, r.GID, r.Shard, r.Namespace, r.Kind, r.Name, r.State,
 		r.Paused, r.Stalled, r.WaitsFor, r.Version, r.Reason,
 		r.CreatedAt.UnixMicro(), r.UpdatedAt.UnixMicro(), bindTime(r.Deadline), bindTime(r.NextAt), bindTime(r.FinishedAt),
-		r.EventSeq, blob(r.EventHash), blob(r.Digest), labels, blob(r.Body), blob(definition))
+		r.EventSeq, blob(r.EventHash), blob(r.Digest), labels, blob(r.Body), blob(definition), trail)
 }
 
 func bindEvent(args []any, ev *store.Event) []any {

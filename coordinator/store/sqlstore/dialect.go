@@ -16,7 +16,8 @@ type dialect struct {
 	// lock ends a SELECT whose rows must not change before the transaction ends.
 	lock string
 	// keepNewer ends the multi-row insert of transactions: where the gid is
-	// taken, the columns that change are replaced if the version is higher.
+	// taken, the columns that change are replaced if the version is higher,
+	// and the trail is added to.
 	keepNewer string
 	// elseKeep ends an insert that leaves rows alone that are there; it is
 	// given a column of the table.
@@ -51,6 +52,8 @@ type dialect struct {
 	maxLeases int
 	// maxBytes bounds the text of a statement of several rows, 0: no bound.
 	maxBytes int
+	// atOnce: a transaction is committed by one statement where that can be.
+	atOnce bool
 	// exclusive: only this process has the database open.
 	exclusive bool
 	// inTx makes the context of a database transaction that has begun.
@@ -72,10 +75,11 @@ const (
  t.event_seq, t.event_hash, t.digest, t.labels`
 	allColumns = listColumns + `, t.body, t.definition`
 
-	insertTransactions = `INSERT INTO amends_transactions (gid, shard, namespace, kind, name, state,
+	intoTransactions = `INSERT INTO amends_transactions (gid, shard, namespace, kind, name, state,
  paused, stalled, waits_for, version, reason, created_at, updated_at, deadline, next_at, finished_at,
- event_seq, event_hash, digest, labels, body, definition) VALUES `
-	transactionVars = 22
+ event_seq, event_hash, digest, labels, body, definition, trail) `
+	insertTransactions = intoTransactions + `VALUES `
+	transactionVars    = 23
 
 	insertEvents = `INSERT INTO amends_events (gid, seq, at, type, data, prev, hash) VALUES `
 	eventVars    = 7

@@ -7,7 +7,17 @@
 // A batch is one database transaction: the epochs of its leases are compared,
 // the transactions' rows are upserted unless a later version is there, events
 // and labels are inserted unless they are there. All of it is multi-row
-// statements, none per transaction.
+// statements, none per transaction. On MySQL and MariaDB, a batch of one
+// transaction is one statement, which does all of that, if there is but a row to
+// write: no labels, no messages, and events that have room in the row.
+//
+// The first events of a transaction are lines of JSON in its row, column trail:
+//
+//	{"seq":1,"at":1700000000000000,"type":"started","prev":"","hash":"q83v…","data":{"state":"RUNNING"}}
+//
+// at is in microseconds since 1970, prev and hash are base64. Those that have no
+// room there (behind the twelfth, longer than 512 bytes, or sealed) are rows of
+// amends_events. A trail is both, in the order of seq.
 //
 // On a server, a check of epochs locks the leases' rows, so that who takes a
 // shard over waits for the commits of its old owner. A transaction that the

@@ -23,7 +23,7 @@ const (
 	heldLeases  = `SELECT shard, epoch FROM amends_leases WHERE owner = ? ORDER BY shard`
 	freeOwned   = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner = ?`
 	freeAll     = `UPDATE amends_leases SET owner = '', expires_at = 0 WHERE owner <> ''`
-	epochsOf    = `SELECT t.shard, t.epoch FROM amends_leases t%s WHERE t.shard IN (`
+	epochsOf    = `SELECT t.shard, t.epoch, t.turn FROM amends_leases t%s WHERE t.shard IN (`
 	allEpochs   = `SELECT shard, epoch FROM amends_leases`
 	allLeases   = `SELECT shard, epoch, owner, expires_at FROM amends_leases ORDER BY shard`
 
@@ -201,33 +201,33 @@ func newLeaseCheck(d *dialect) *multi {
 
 // checkLeases returns a *store.ConflictError unless every lease has its epoch,
 // and keeps it so until the transaction ends.
-func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Lease) error {
+func (s *Store) checkLeases(ctx context.Context, tx *sql.Tx, leases []store.Lease) (map[int]epoch, error) {
 	// Everybody locks in the same order, and so nobody in a circle.
 	leases = slices.SortedFunc(slices.Values(leases), byShard)
 	epochs, err := s.epochs(ctx, tx, leases)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var lost []int
 	for _, l := range leases {
-		if epoch, found := epochs[l.Shard]; !found || epoch != l.Epoch {
+		if e, found := epochs[l.Shard]; !found || e.number != l.Epoch {
 			lost = append(lost, l.Shard)
 		}
 	}
 	if lost == nil {
-		return nil
+		return epochs, nil
 	}
-	return &store.ConflictError{Shards: lost}
+	return nil, &store.ConflictError{Shards: lost}
 }
 
 // epochs returns the epochs of the leases' shards, and maybe of others. Where
 // no other process changes them, they are read once: who changes one calls
 // forgetEpochs, in a transaction beside which there is no other.
-func (s *Store) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease) (map[int]int64, error) {
+func (s *Store) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease) (map[int]epoch, error) {
 	if s.d.exclusive {
 		return s.allEpochs(ctx, tx)
 	}
-	epochs := make(map[int]int64, len(leases))
+	epochs := make(map[int]epoch, len(leases))
 	for len(leases) > 0 {
 		size := s.leases.covering(len(leases))
 		some := leases[:min(size, len(leases))]
@@ -239,7 +239,7 @@ func (s *Store) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease) (m
 	return epochs, nil
 }
 
-func (s *Store) allEpochs(ctx context.Context, tx *sql.Tx) (map[int]int64, error) {
+func (s *Store) allEpochs(ctx context.Context, tx *sql.Tx) (map[int]epoch, error) {
 	if s.known != nil {
 		return s.known, nil
 	}
@@ -247,9 +247,9 @@ func (s *Store) allEpochs(ctx context.Context, tx *sql.Tx) (map[int]int64, error
 	if err != nil {
 		return nil, err
 	}
-	s.known = make(map[int]int64, len(all))
+	s.known = make(map[int]epoch, len(all))
 	for _, l := range all {
-		s.known[l.Shard] = l.Epoch
+		s.known[l.Shard] = epoch{number: l.Epoch}
 	}
 	return s.known, nil
 }
@@ -264,7 +264,7 @@ func (s *Store) forgetEpochs() {
 
 // epochs adds the epochs of the leases' shards, the last one asked for as often
 // as it takes to ask for size of them.
-func (m *multi) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease, size int, epochs map[int]int64) error {
+func (m *multi) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease, size int, epochs map[int]epoch) error {
 	shards := make([]any, size)
 	for i := range shards {
 		shards[i] = leases[min(i, len(leases)-1)].Shard
@@ -275,11 +275,12 @@ func (m *multi) epochs(ctx context.Context, tx *sql.Tx, leases []store.Lease, si
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var l store.Lease
-		if err := rows.Scan(&l.Shard, &l.Epoch); err != nil {
+		var shard int
+		var e epoch
+		if err := rows.Scan(&shard, &e.number, &e.turn); err != nil {
 			return err
 		}
-		epochs[l.Shard] = l.Epoch
+		epochs[shard] = e
 	}
 	return rows.Err()
 }

@@ -87,6 +87,7 @@ func OpenMySQL(ctx context.Context, dsn string, cfg *Config) (store.Store, error
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: %w", err)
 	}
+	d.atOnce = server.locks()
 	writer, err := mysqlPool(conf, conns-conns/2)
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: dsn: %w", err)
@@ -211,6 +212,15 @@ func checkVersion(version string) error {
 		return fmt.Errorf("the server is %s %s: the store needs %d.%d or newer", name, version, need[0], need[1])
 	}
 	return nil
+}
+
+// locks reports whether a statement of its own keeps the locks that it asks for
+// until it is durable. TiDB's do not, and of others that speak the protocol
+// nobody knows.
+func (srv mysqlServer) locks() bool {
+	number, _, _ := strings.Cut(srv.version, ".")
+	_, err := strconv.Atoi(number)
+	return err == nil && !strings.Contains(srv.version, "TiDB") && !strings.Contains(srv.version, "Vitess")
 }
 
 // conns is how many connections we use: below the server's own limit, which

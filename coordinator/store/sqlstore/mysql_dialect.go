@@ -28,6 +28,7 @@ const mysqlKeepNewer = ` ON DUPLICATE KEY UPDATE
  event_seq = IF(VALUES(version) > version, VALUES(event_seq), event_seq),
  event_hash = IF(VALUES(version) > version, VALUES(event_hash), event_hash),
  body = IF(VALUES(version) > version, VALUES(body), body),
+ trail = IF(VALUES(version) > version, CONCAT(trail, VALUES(trail)), trail),
  version = GREATEST(version, VALUES(version))`
 
 const mysqlKeepMember = ` ON DUPLICATE KEY UPDATE address = VALUES(address), version = VALUES(version),

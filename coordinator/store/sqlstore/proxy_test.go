@@ -12,7 +12,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// verdict is what becomes of a COMMIT that passes through a proxy.
+// verdict is what becomes of a commit that passes through a proxy.
 type verdict uint8
 
 const (
@@ -22,15 +22,19 @@ const (
 )
 
 // proxy stands between a store and its server and understands as much of what
-// they say as is needed to see a COMMIT.
+// they say as is needed to see a COMMIT, or the execution of a statement that
+// names onceGID, whose commits are of one statement.
 type proxy struct {
 	dsn string // of the database through the proxy
 
 	mu     sync.Mutex
-	judge  func(connection uint32) verdict // of each COMMIT; may take its time
+	judge  func(connection uint32) verdict // of a commit; may take its time
 	conns  map[net.Conn]bool
 	closed bool
 }
+
+// onceGID is a gid that a proxy takes notice of.
+const onceGID = "committed-at-once"
 
 // startProxy listens before the server of a DSN until the test ends.
 func startProxy(t *testing.T, dsn string) *proxy {
@@ -93,7 +97,7 @@ func (p *proxy) closeAll() {
 	}
 }
 
-// nextBy says what becomes of the next COMMIT; those after it pass.
+// nextBy says what becomes of the next commit; those after it pass.
 func (p *proxy) nextBy(judge func(connection uint32) verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +138,7 @@ func (l *link) forth() {
 		if err != nil {
 			return
 		}
-		if bytes.Equal(packet[4:], []byte("\x03COMMIT")) {
+		if isCommit(packet[4:]) {
 			l.mu.Lock()
 			connection := l.connection
 			l.mu.Unlock()
@@ -151,6 +155,12 @@ func (l *link) forth() {
 			return
 		}
 	}
+}
+
+func isCommit(command []byte) bool {
+	const execute = 0x17
+	return bytes.Equal(command, []byte("\x03COMMIT")) ||
+		len(command) > 0 && command[0] == execute && bytes.Contains(command, []byte(onceGID))
 }
 
 // back passes on what the server says. Its first packet names the connection.

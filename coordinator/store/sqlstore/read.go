@@ -14,8 +14,11 @@ import (
 const (
 	dueTransactions = `SELECT ` + allColumns + ` FROM amends_transactions t%s WHERE `
 	dueOrder        = ` ORDER BY t.shard, t.next_at, t.gid LIMIT ?`
-	eventsAfter     = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events
- WHERE gid = ? AND seq > ? ORDER BY seq LIMIT ?`
+	// eventsAfter is one statement, which sees the row and the rows at the same
+	// time. What has no number is the trail in the transaction's row.
+	eventsAfter = `SELECT 0, 0, '', trail, '', '' FROM amends_transactions WHERE gid = ? AND trail <> '' UNION ALL
+ SELECT e.seq, e.at, e.type, e.data, e.prev, e.hash FROM (SELECT seq, at, type, data, prev, hash
+ FROM amends_events WHERE gid = ? AND seq > ? ORDER BY seq LIMIT ?) e`
 
 	// maxDueShards is of how many shards one statement asks what is due.
 	maxDueShards = 1024
@@ -85,23 +88,24 @@ func (d *dialect) dueQuery(q store.DueQuery) (string, []any) {
 // Events implements store.Store.
 func (s *Store) Events(ctx context.Context, gid string, after int64, limit int) (events []store.Event, err error) {
 	err = s.read(ctx, "events", func(db *sql.DB) error {
-		rows, err := db.QueryContext(ctx, eventsAfter, gid, after, max(limit, 0))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		events = nil
-		for rows.Next() {
-			var ev store.Event
+		var trail, others []store.Event
+		err := eachRow(ctx, db, eventsAfter, []any{gid, gid, max(after, 0), max(limit, 0)}, func(row *sql.Rows) error {
+			ev := store.Event{GID: gid}
 			var at int64
-			if err := rows.Scan(&ev.GID, &ev.Seq, &at, &ev.Type, &ev.Data, &ev.Prev, &ev.Hash); err != nil {
+			if err := row.Scan(&ev.Seq, &at, &ev.Type, &ev.Data, &ev.Prev, &ev.Hash); err != nil {
 				return err
+			}
+			if ev.Seq == 0 {
+				trail = readTrail(gid, ev.Data)
+				return nil
 			}
 			ev.At = time.UnixMicro(at).UTC()
 			ev.Data, ev.Prev, ev.Hash = orNil(ev.Data), orNil(ev.Prev), orNil(ev.Hash)
-			events = append(events, ev)
-		}
-		return rows.Err()
+			others = append(others, ev)
+			return nil
+		})
+		events = merge(trail, others, after, limit)
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ const sqliteKeepNewer = ` ON CONFLICT (gid) DO UPDATE SET
  version = excluded.version, reason = excluded.reason,
  updated_at = excluded.updated_at, deadline = excluded.deadline, next_at = excluded.next_at,
  finished_at = excluded.finished_at, event_seq = excluded.event_seq, event_hash = excluded.event_hash,
- body = excluded.body
+ body = excluded.body, trail = amends_transactions.trail || excluded.trail
  WHERE excluded.version > amends_transactions.version`
 
 const sqliteKeepMember = ` ON CONFLICT (name) DO UPDATE SET address = excluded.address, version = excluded.version,

@@ -70,12 +70,14 @@ type Store struct {
 	reader *sql.DB
 
 	transactions, events, labels *multi
-	leases                       *multi // where other processes change them
+	leases                       *multi    // where other processes change them
+	once                         *sql.Stmt // insertAtOnce, where the dialect does it
+	turns                        turns
 	loads                        loads
 
 	// known are the epochs of all shards where no other process changes them,
 	// nil: to be read. Only the one transaction of the one writer looks at it.
-	known map[int]int64
+	known map[int]epoch
 
 	release func() error // gives back what keeps other processes out
 	mu      sync.RWMutex // held for reading during a call, so that Close waits
@@ -86,7 +88,8 @@ var _ store.Store = (*Store)(nil)
 
 // open makes a store of two pools, whose schema it brings up to date.
 func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) (*Store, error) {
-	s := &Store{d: d, log: cfg.Logger, outbox: cfg.Outbox, writer: writer, reader: reader, release: func() error { return nil }}
+	s := &Store{d: d, log: cfg.Logger, outbox: cfg.Outbox, writer: writer, reader: reader, release: func() error { return nil },
+		turns: turns{known: make(map[int]epoch)}}
 	if err := s.migrate(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("sqlstore: %w", d.explain(err))
 	}
@@ -100,6 +103,13 @@ func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) 
 	}
 	for _, m := range prepared {
 		if err := m.prepare(ctx, writer); err != nil {
+			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
+		}
+	}
+	if d.atOnce {
+		var err error
+		query := fmt.Sprintf(insertAtOnce, list("?", ", ", transactionVars), d.use(primaryKey), d.lock, d.keepNewer)
+		if s.once, err = writer.PrepareContext(ctx, query); err != nil {
 			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
 		}
 	}

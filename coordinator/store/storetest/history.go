@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/amends-dev/amends/coordinator/store"
 )
@@ -10,6 +11,7 @@ import (
 func historyCases() []testCase {
 	return []testCase{
 		{"Events/Order", testEvents},
+		{"Events/Sizes", testEventSizes},
 		{"Events/NeverChanged", testEventsNeverChanged},
 		{"Purge/Finished", testPurge},
 		{"Purge/Order", testPurgeOrder},
@@ -42,14 +44,60 @@ func testEvents(f *fixture) {
 	}
 }
 
+// testEventSizes appends events one by one, of all kinds: a store may keep some
+// of them elsewhere than others.
+func testEventSizes(f *fixture) {
+	w := create("t")
+	w.Events, w.Record.EventSeq = nil, 0
+	var all []store.Event
+	f.commit(w)
+	for seq := range int64(40) {
+		w = next(w)
+		ev := &w.Events[0]
+		switch seq % 7 {
+		case 1:
+			ev.Data = []byte(`{"text":"` + strings.Repeat("x", int(seq)*33) + `"}`)
+		case 2:
+			ev.Data = []byte(fmt.Sprintf(`{"escaped":"\u003c<&>\n","spaced" : [ 1 , 2 ], "ü":"日本 %d"}`, seq))
+		case 3:
+			ev.Data = []byte("{\n}")
+		case 4:
+			ev.Data, ev.Type = []byte{0, 0xff, byte(seq)}, `quoted "\ type`
+		case 5:
+			ev.Data, ev.Prev, ev.Hash = nil, nil, nil
+		case 6:
+			ev.Data, ev.Hash, ev.Type = []byte(`null`), []byte{0xff, 0}, ""
+		}
+		all = append(all, *ev)
+		f.commit(w)
+		f.commit(w) // again
+		same(f, "events", f.events("t"), all)
+	}
+	for after := range int64(42) {
+		for _, limit := range []int{1, 3, 100} {
+			got, err := f.st.Events(f.ctx, "t", after, limit)
+			f.ok(err)
+			want := append([]store.Event(nil), all[min(after, 40):]...)
+			same(f, fmt.Sprintf("%d events after %d", limit, after), len(got), min(limit, len(want)))
+			for i := range got {
+				same(f, "event", got[i], want[i])
+			}
+		}
+	}
+}
+
+// testEventsNeverChanged: a version that is there brings no events, be it with
+// other content.
 func testEventsNeverChanged(f *fixture) {
 	w := create("t")
 	f.commit(w)
-	forged := next(w)
-	forged.Events = []store.Event{event("t", 1), event("t", 2)}
-	forged.Events[0].Data = []byte("forged")
-	f.commit(forged)
-	same(f, "events", f.events("t"), []store.Event{event("t", 1), event("t", 2)})
+	n := next(w)
+	f.commit(n)
+	for _, forged := range []store.Write{create("t"), next(w)} {
+		forged.Events[0].Data = []byte(`{"forged":true}`)
+		f.commit(forged)
+	}
+	same(f, "events", f.events("t"), append(w.Events, n.Events...))
 }
 
 func testPurge(f *fixture) {

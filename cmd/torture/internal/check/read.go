@@ -1,10 +1,14 @@
 package check
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -60,8 +64,11 @@ const (
 	transactionsSQL = `SELECT gid, name, state, paused, shard, event_seq, event_hash FROM amends_transactions
 WHERE kind IN ('saga', 'tcc')`
 	// eventsSQL: bulk operations have trails, too; the shard is the transaction's.
-	eventsSQL = `SELECT e.gid, t.shard, e.seq, e.at, e.type, e.data, e.prev, e.hash
-FROM amends_events e JOIN amends_transactions t ON t.gid = e.gid WHERE t.kind IN ('saga', 'tcc') ORDER BY e.gid, e.seq`
+	// Number 0 stands for the lines in the transaction's row.
+	eventsSQL = `SELECT gid, shard, 0 AS seq, 0 AS at, '' AS type, trail AS data, '' AS prev, '' AS hash
+FROM amends_transactions WHERE kind IN ('saga', 'tcc') UNION ALL
+SELECT e.gid, t.shard, e.seq, e.at, e.type, e.data, e.prev, e.hash
+FROM amends_events e JOIN amends_transactions t ON t.gid = e.gid WHERE t.kind IN ('saga', 'tcc') ORDER BY gid, seq`
 )
 
 // read reads every database and the log.
@@ -157,15 +164,57 @@ func (b *books) readCoordinators(ctx context.Context, dsn string) error {
 				b.transactions[gid] = t
 				return err
 			}),
-			each(ctx, db, eventsSQL, func(scan scanner) error {
-				var e event
-				if err := scan(&e.gid, &e.shard, &e.seq, &e.at, &e.kind, &e.data, &e.prev, &e.hash); err != nil {
-					return err
-				}
-				b.trails.add(e)
-				return nil
-			}))
+			b.readTrails(ctx, db))
 	})
+}
+
+// readTrails reads one trail after the other.
+func (b *books) readTrails(ctx context.Context, db *sql.DB) error {
+	var trail []event // of one transaction
+	end := func() {
+		slices.SortStableFunc(trail, func(a, b event) int { return cmp.Compare(a.seq, b.seq) })
+		for _, e := range trail {
+			b.trails.add(e)
+		}
+		trail = trail[:0]
+	}
+	err := each(ctx, db, eventsSQL, func(scan scanner) error {
+		var e event
+		if err := scan(&e.gid, &e.shard, &e.seq, &e.at, &e.kind, &e.data, &e.prev, &e.hash); err != nil {
+			return err
+		}
+		if len(trail) > 0 && trail[0].gid != e.gid {
+			end()
+		}
+		if e.seq > 0 {
+			trail = append(trail, e)
+			return nil
+		}
+		lines, err := readLines(e.gid, e.shard, e.data)
+		if trail = append(trail, lines...); err != nil {
+			b.trails.verdict.wrong("%s: the entries in its row cannot be read: %v", e.gid, err)
+		}
+		return nil
+	})
+	end()
+	return err
+}
+
+// readLines reads the entries in a transaction's row: JSON, one a line.
+func readLines(gid string, shard int, text []byte) (entries []event, err error) {
+	for lines := json.NewDecoder(bytes.NewReader(text)); lines.More(); {
+		var l struct {
+			Seq, At    int64
+			Type       string
+			Prev, Hash []byte
+			Data       json.RawMessage
+		}
+		if err := lines.Decode(&l); err != nil {
+			return entries, err
+		}
+		entries = append(entries, event{gid: gid, shard: shard, seq: l.Seq, at: l.At, kind: l.Type, data: l.Data, prev: l.Prev, hash: l.Hash})
+	}
+	return entries, nil
 }
 
 type scanner func(dest ...any) error

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -31,5 +32,26 @@ func TestPauseIsFromKillToTheNextAnsweredCall(t *testing.T) {
 	got := tr.pause()
 	if want := (Pause{Kills: 3, Median: 5, Max: 5, Never: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestLinesOfARow: what a transaction's row has of its trail, and where it ends
+// to make sense.
+func TestLinesOfARow(t *testing.T) {
+	const first = `{"seq":1,"at":7,"type":"started","prev":"","hash":"AQI=","data":{"a": "\u003c"}}` + "\n"
+	const second = `{"seq":2,"at":8,"type":"replied","prev":"AQI=","hash":"AwQ=","data":{}}` + "\n"
+	got, err := readLines("g", 3, []byte(first+second))
+	want := []event{
+		{gid: "g", shard: 3, seq: 1, at: 7, kind: "started", data: []byte(`{"a": "\u003c"}`), prev: []byte{}, hash: []byte{1, 2}},
+		{gid: "g", shard: 3, seq: 2, at: 8, kind: "replied", data: []byte(`{}`), prev: []byte{1, 2}, hash: []byte{3, 4}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v: got %+v, want %+v", err, got, want)
+	}
+	if got, err := readLines("g", 3, nil); err != nil || len(got) != 0 {
+		t.Errorf("nothing: %+v, %v", got, err)
+	}
+	if got, err := readLines("g", 3, []byte(first+second[:20])); err == nil || len(got) != 1 {
+		t.Errorf("cut short: %+v, %v", got, err)
 	}
 }

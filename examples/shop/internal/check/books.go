@@ -1,9 +1,14 @@
 package check
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/amends-dev/amends/saga/txn"
@@ -74,8 +79,8 @@ FROM account`
 	outboxSQL   = `SELECT (SELECT count(*) FROM amends_outbox_0) + (SELECT count(*) FROM amends_outbox_1) +
   (SELECT count(*) FROM amends_outbox_2) + (SELECT count(*) FROM amends_outbox_3) +
   (SELECT count(*) FROM amends_outbox_4) + (SELECT count(*) FROM amends_outbox_aside), (SELECT count(*) FROM amends_outbox_dead)`
-	transactionsSQL = `SELECT gid, kind, reason, state, event_seq, event_hash FROM amends_transactions`
-	eventsSQL       = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events ORDER BY gid, seq`
+	transactionsSQL = `SELECT gid, kind, reason, state, event_seq, event_hash, trail FROM amends_transactions`
+	eventsSQL       = `SELECT gid, seq, at, type, data, prev, hash FROM amends_events`
 )
 
 // load reads every database and the log.
@@ -136,15 +141,38 @@ func (b *books) loadCoordinator(ctx context.Context, s Shop) error {
 		err := each(ctx, db, transactionsSQL, func(scan scanner) error {
 			var gid string
 			var t transaction
-			err := scan(&gid, &t.kind, &t.reason, &t.state, &t.lastSeq, &t.lastHash)
+			var trail []byte
+			if err := scan(&gid, &t.kind, &t.reason, &t.state, &t.lastSeq, &t.lastHash, &trail); err != nil {
+				return err
+			}
 			b.transactions[gid] = t
-			return err
+			return b.addLines(gid, trail)
 		})
-		return errors.Join(err, each(ctx, db, eventsSQL, func(scan scanner) error {
+		err = errors.Join(err, each(ctx, db, eventsSQL, func(scan scanner) error {
 			var e event
 			err := scan(&e.gid, &e.seq, &e.at, &e.kind, &e.data, &e.prev, &e.hash)
 			b.events = append(b.events, e)
 			return err
 		}))
+		slices.SortStableFunc(b.events, func(x, y event) int { return cmp.Or(cmp.Compare(x.gid, y.gid), cmp.Compare(x.seq, y.seq)) })
+		return err
 	})
+}
+
+// addLines adds the entries that a transaction's row has of its trail: JSON, one
+// a line. The others are rows.
+func (b *books) addLines(gid string, trail []byte) error {
+	for lines := json.NewDecoder(bytes.NewReader(trail)); lines.More(); {
+		var l struct {
+			Seq, At    int64
+			Type       string
+			Prev, Hash []byte
+			Data       json.RawMessage
+		}
+		if err := lines.Decode(&l); err != nil {
+			return fmt.Errorf("transaction %s: trail: %w", gid, err)
+		}
+		b.events = append(b.events, event{gid: gid, seq: l.Seq, at: l.At, kind: l.Type, data: l.Data, prev: l.Prev, hash: l.Hash})
+	}
+	return nil
 }
