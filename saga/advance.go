@@ -43,7 +43,7 @@ func (s State) advance(d *Definition, ev txn.Event) (State, error) {
 			return s, nil
 		}
 		next := s.clone()
-		next.turnBack(ev.Reason)
+		next.turnBack(d, ev.Reason)
 		next.settle(d)
 		return next, nil
 	case txn.TryAgain, txn.Skip, txn.Complete, txn.Fail, txn.Abandon:
@@ -114,7 +114,7 @@ func (s *State) refused(d *Definition, ev txn.Replied) {
 		st.Phase = Stuck
 	case s.canTurnBack(d):
 		st.Phase = Refused
-		s.turnBack(reason)
+		s.turnBack(d, reason)
 	default:
 		st.Phase = Stuck
 	}
@@ -124,7 +124,7 @@ func (s *State) unknown(d *Definition, ev txn.Replied) {
 	st := &s.Steps[ev.Branch]
 	st.Error = clip(ev.Message)
 	if ev.Op == txn.Do && d.Steps[ev.Branch].Retry.Exhausted(st.Attempt) && s.canTurnBack(d) {
-		s.turnBack(txn.Reason{
+		s.turnBack(d, txn.Reason{
 			Branch: d.Steps[ev.Branch].Name, Code: txn.CodeExhausted,
 			Message: fmt.Sprintf("still unknown after attempt %d: %s", st.Attempt, ev.Message),
 		})
@@ -142,9 +142,10 @@ func (s State) canTurnBack(d *Definition) bool {
 	return s.Phase == txn.Running && !s.pivotPassed(d)
 }
 
-func (s *State) turnBack(why txn.Reason) {
+func (s *State) turnBack(d *Definition, why txn.Reason) {
 	s.Phase = txn.RollingBack
 	s.blame(why)
+	s.undoPresumed(d)
 }
 
 // blame records why, unless there was a reason before.
@@ -199,7 +200,7 @@ func (s *State) settleForward(d *Definition) {
 		case st.Phase == Stuck:
 			stuck++
 		case st.Phase == Pending && ready:
-			st.Phase, st.Attempt = Doing, 1
+			st.Phase, st.Attempt, st.Presumed = Doing, 1, false
 		case st.Phase.countsAsDone() && ready:
 			passed.add(i)
 			left--

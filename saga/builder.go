@@ -2,6 +2,7 @@ package saga
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func (s Saga[In]) Build(in In) (*Definition, error) {
 		return nil, b.def.invalid([]error{errors.New("the saga has no function: make it with saga.Define")})
 	}
 	s.fn(b, in)
-	if err := b.def.invalid(append(b.errs, b.def.mistakes()...)); err != nil {
+	if err := b.def.invalid(slices.Concat(b.errs, b.def.mistakes(), b.def.retriableMistakes())); err != nil {
 		return nil, err
 	}
 	return &b.def, nil
@@ -96,7 +97,8 @@ func (s *StepBuilder) After(names ...string) *StepBuilder {
 // Pivot makes the step the point of no return.
 func (s *StepBuilder) Pivot() *StepBuilder { return s.kind(Pivot) }
 
-// Retriable says that the step has nothing to undo.
+// Retriable says that the step has nothing to undo: it comes after the pivot,
+// from where the saga only goes forward.
 func (s *StepBuilder) Retriable() *StepBuilder { return s.kind(Retriable) }
 
 func (s *StepBuilder) kind(k Kind) *StepBuilder {

@@ -73,6 +73,17 @@ func TestBuildMistakes(t *testing.T) {
 		`step 2 "c": action is empty`,
 		`step 3 "c": name is taken by step 2`,
 	)
+	_, err = saga.Define("notes", func(b *saga.Builder, _ int) {
+		b.Step("write", debit.With(amount{}))
+		b.Step("send", credit.With(amount{})).Retriable()
+	}).Build(0)
+	wantErr(t, err, `step 1 "send": kind is retriable, but it does not come after a pivot`)
+	_, err = saga.Define("notes", func(b *saga.Builder, _ int) {
+		b.Step("send", credit.With(amount{})).Retriable()
+		b.Step("write", debit.With(amount{})).After().Pivot()
+		b.Step("tell", credit.With(amount{})).Retriable()
+	}).Build(0)
+	wantErr(t, err, `step 0 "send": kind is retriable, but it does not come after a pivot`)
 	_, err = saga.Define("empty", func(*saga.Builder, int) {}).Build(0)
 	wantErr(t, err, "steps is empty")
 	_, err = saga.Define[int]("none", nil).Build(0)

@@ -44,6 +44,9 @@ func (s State) check(d *Definition) error {
 	if err := s.checkStarts(d, way); err != nil {
 		return err
 	}
+	if err := s.checkPresumed(d, way); err != nil {
+		return err
+	}
 	return s.checkUndos(d)
 }
 
@@ -126,7 +129,8 @@ func (s State) checkStarts(d *Definition, way way) error {
 			return d.wrong(i, "%s, but not everything before it was done", st.Phase)
 		case way == onward && ready && st.Phase == Pending:
 			return d.wrong(i, "PENDING, but everything before it is done")
-		case called && st.Phase.wasDone(d.Steps[i].Kind), st.Phase == Skipped && ready:
+		case called && st.Phase.wasDone(d.Steps[i].Kind), st.Phase == Skipped && ready,
+			called && way != onward && d.Steps[i].Kind == Retriable: // what follows was presumed to be called
 			passed.add(i)
 		}
 	}

@@ -26,7 +26,7 @@ type Kind uint8
 const (
 	Compensatable Kind = iota // can be undone; the default
 	Pivot                     // the point of no return: at most one step
-	Retriable                 // has nothing to undo
+	Retriable                 // has nothing to undo: comes after the pivot
 )
 
 var kindNames = [...]string{"compensatable", "pivot", "retriable"}

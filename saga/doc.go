@@ -38,6 +38,17 @@
 // fenced). OK means that the pivot does not stand, and the other undos follow.
 // Refused means that it does, and the saga goes forward after all.
 //
+// What a retriable step did is never undone, so [Saga.Build] wants each to come
+// after the pivot. A definition made otherwise may have one elsewhere. If such a
+// saga turns back, that step is not waited for and what it did stands, also when
+// it does so after the saga was reported as rolled back.
+//
+// # Steps that may have been called
+//
+// Whoever drives a saga may call steps on replies that are not stored yet, where
+// the participant repeats them. Whoever takes the saga over then cannot know
+// which steps were called, and says which may have been, with [State.Presume].
+//
 // # Operators
 //
 // A person may step in with txn.TryAgain, Skip, Complete, Fail, Abort and
@@ -50,11 +61,14 @@
 //   - Skip lets the do count as done, with no reply (SKIPPED), or the undo as
 //     answered (UNDO_SKIPPED): effects may remain. A step that was skipped
 //     before it was called is never called, and what comes after it still waits
-//     for what is before it. One that was skipped while under way may have taken
-//     effect, so it is undone when the saga turns back.
+//     for what is before it; so one that may have been called cannot be skipped
+//     before its turn. One that was skipped while under way may have taken
+//     effect, so it is undone when the saga turns back. A step after it that may
+//     have been called keeps the reply that it was called with.
 //   - Complete is a person's word that it was done, with a reply, or undone.
 //     What was done by hand is undone like anything else: a participant that
-//     never ran the do has nothing to undo, so that is by hand too.
+//     never ran the do has nothing to undo, so that is by hand too. It is refused
+//     while a step after it may have been called with the participant's reply.
 //   - Fail does as though the participant had refused: the saga turns back, or
 //     is PARKED where it cannot.
 //   - Abort turns a saga back that has not passed its pivot. One that is PARKED

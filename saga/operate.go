@@ -83,6 +83,10 @@ func (s State) abortRefusal(d *Definition) string {
 
 func (s State) refusalOnward(d *Definition, i int, v txn.Verb) string {
 	switch p := s.Steps[i].Phase; {
+	case v == txn.VerbComplete && (p == Doing || p == Stuck):
+		return s.refusesReply(d, i)
+	case s.Steps[i].Presumed && v == txn.VerbSkip:
+		return presumed
 	case p == Doing, p == Pending && v == txn.VerbSkip, p == Stuck && v != txn.VerbFail:
 		return ""
 	case p == Pending:

@@ -63,6 +63,8 @@ type StepState struct {
 	Attempt int       `json:"attempt,omitempty"` // of the operation that it is in, from 1; 0 when never called
 	Reply   []byte    `json:"reply,omitempty"`   // what its action or an operator answered; nil until it is done
 	Error   string    `json:"error,omitempty"`   // the last refusal or failure, at most MaxError bytes; an OK clears it
+
+	Presumed bool `json:"-"` // PENDING, but may have been called: see State.Presume
 }
 
 // State is how far a run has come. It is a value: Advance returns another one

@@ -112,6 +112,25 @@ func (d *Definition) pivotMistakes() []error {
 	return errs
 }
 
+// retriableMistakes reports the steps that cannot be undone and may run while
+// the saga can still turn back. Validate lets them be: runs of such definitions
+// are stored.
+func (d *Definition) retriableMistakes() []error {
+	if len(d.Steps) > MaxSteps {
+		return nil
+	}
+	var errs []error
+	p, before := d.pivot(), d.ancestors(len(d.Steps))
+	for i := range d.Steps {
+		if d.Steps[i].Kind == Retriable && (p < 0 || !before[i].has(p)) {
+			errs = append(errs, d.wrong(i, "kind is retriable, but it does not come after a pivot: what it did would stand "+
+				"if the saga turned back; make the last step that may refuse the pivot and let this one come after it, "+
+				"or make this one compensatable"))
+		}
+	}
+	return errs
+}
+
 func (d *Definition) wrong(i int, format string, args ...any) error {
 	return fmt.Errorf("step %d %q: "+format, append([]any{i, d.Steps[i].Name}, args...)...)
 }

@@ -38,9 +38,10 @@ var (
 	Send  = saga.NewAction[Note, struct{}]("notes.send").WithRetry(saga.Retry{Initial: 10 * time.Millisecond})
 )
 
-// Publish writes a note, then sends it.
+// Publish writes a note, then sends it. What is written is sent: there is no way
+// back from there.
 var Publish = saga.Define("publish", func(b *saga.Builder, n Note) {
-	b.Step("write", Write.With(n))
+	b.Step("write", Write.With(n)).Pivot()
 	b.Step("send", Send.With(n)).Retriable()
 })
 

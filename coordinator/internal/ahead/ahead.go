@@ -4,9 +4,9 @@
 // It is safe because of three things. The replies that are not stored yet are
 // recorded where the effects are, so that whoever loads the saga after a crash is
 // told the same again. Each stored state says whether calls may be ahead of it
-// ([Leads]). And a saga that is loaded from such a state and turns back undoes
-// what may have been called ([TurnBack]), as it undoes any step whose outcome is
-// not known.
+// ([Leads]). And whoever loads a saga from such a state presumes that they were
+// made ([Presumed]): if it turns back before it calls those steps itself, they are
+// undone, as any step is whose outcome is not known.
 package ahead
 
 import (
@@ -80,41 +80,15 @@ func Early(d *saga.Definition, base, s saga.State) bool {
 	return true
 }
 
-// TurnBack returns next, to which a saga turned back from s, so that it also
-// undoes whatever may have been called ahead of s. Steps before those are taken
-// for done: they were, or what is after them was not called.
-func TurnBack(d *saga.Definition, s, next saga.State) (saga.State, error) {
-	steps, before := slices.Clone(s.Steps), make([]bool, len(s.Steps))
-	found := false
-	for i, n := range levels(d, s, nil) {
-		if n == 0 || n == never || d.Steps[i].Kind != saga.Compensatable {
-			continue
-		}
-		found = true
-		if steps[i].Phase == saga.Pending {
-			steps[i].Phase = saga.Doing
-		}
-		steps[i].Attempt = 1
-		for _, a := range d.Steps[i].After {
-			before[a] = true
+// Presumed returns the steps that may have been called ahead of s while it was
+// what is stored, for whoever loads it: s.Presume has them undone when the saga
+// turns back.
+func Presumed(d *saga.Definition, s saga.State) (steps []int) {
+	var few [32]uint8
+	for i, n := range levels(d, s, few[:0]) {
+		if n > 0 && n < never && s.Steps[i].Phase == saga.Pending {
+			steps = append(steps, i)
 		}
 	}
-	if !found {
-		return next, nil
-	}
-	for i := range steps {
-		if before[i] && steps[i].Phase == saga.Doing {
-			steps[i].Phase = saga.Done
-		}
-	}
-	back, err := saga.State{Phase: s.Phase, Steps: steps}.Advance(d, txn.Abort{Reason: *next.Cause})
-	if err != nil {
-		return next, err
-	}
-	for i := range next.Steps {
-		if e := next.Steps[i].Error; e != "" {
-			back.Steps[i].Error = e
-		}
-	}
-	return back, nil
+	return steps
 }

@@ -266,6 +266,11 @@ func (t *Transaction) hears(w World, i int, yield Yield[World]) error {
 			become(evAbort, message{}, func(b *budget) { b.aborts-- }, "coordinator %d is asked to turn back", i+1)
 		}
 	}
+	if w.left.skips > 0 && !t.tcc && t.m.runs[mem].phase() == txn.Running {
+		for b := range t.n {
+			become(evSkip, message{branch: int8(b)}, func(b *budget) { b.skips-- }, "coordinator %d skips step %d for an operator", i+1, b)
+		}
+	}
 	return failed
 }
 

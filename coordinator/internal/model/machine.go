@@ -21,15 +21,14 @@ type run interface {
 	decode(data []byte) (run, error)
 	settled(branch int) bool // its first phase is known to have taken effect
 
-	load() run                      // what it is to whoever reads it from the store
+	load() (run, error)             // what it is to whoever reads it from the store
 	early(base run) bool            // what it calls may be called while base is stored
 	soft(next run, of message) bool // an OK that leads to next may be lost
 }
 
 type sagaRun struct {
-	def   *saga.Definition
-	s     saga.State
-	ahead bool // it was loaded, and calls may be ahead of what was stored
+	def *saga.Definition
+	s   saga.State
 }
 
 func (r sagaRun) phase() txn.State        { return r.s.Phase }
@@ -39,24 +38,27 @@ func (r sagaRun) settled(branch int) bool { return r.s.Steps[branch].Phase == sa
 
 func (r sagaRun) encode() ([]byte, error) {
 	data, err := r.s.Encode()
-	if r.ahead {
-		data = append(data, aheadMark...)
+	for _, i := range r.s.Presumed() {
+		data = append(data, presumedMark, byte('0'+i))
 	}
 	return data, err
 }
 
-// aheadMark is what a state ends with that says that calls may be ahead of it.
-const aheadMark = " ahead"
+// presumedMark comes before each step that a state presumes to be called, which
+// are stored behind it.
+const presumedMark = '\n'
 
-func (r sagaRun) leads() bool {
-	return r.s.Phase == txn.Running && (r.ahead || ahead.Leads(r.def, r.s))
+func (r sagaRun) load() (run, error) {
+	if !ahead.Leads(r.def, r.s) {
+		return r, nil
+	}
+	s, err := r.s.Presume(r.def, ahead.Presumed(r.def, r.s))
+	return sagaRun{r.def, s}, err
 }
-
-func (r sagaRun) load() run { return sagaRun{r.def, r.s, r.leads()} }
 
 func (r sagaRun) early(base run) bool {
 	b := base.(sagaRun)
-	return b.leads() && ahead.Early(r.def, b.s, r.s)
+	return ahead.Leads(r.def, b.s) && ahead.Early(r.def, b.s, r.s)
 }
 
 func (r sagaRun) soft(next run, of message) bool {
@@ -65,17 +67,21 @@ func (r sagaRun) soft(next run, of message) bool {
 
 func (r sagaRun) advance(ev txn.Event) (run, error) {
 	s, err := r.s.Advance(r.def, ev)
-	if err == nil && r.ahead && s.TurnedBack(r.def) && !r.s.TurnedBack(r.def) {
-		s, err = ahead.TurnBack(r.def, r.s, s)
-		return sagaRun{def: r.def, s: s}, err
-	}
-	return sagaRun{r.def, s, r.ahead}, err
+	return sagaRun{r.def, s}, err
 }
 
 func (r sagaRun) decode(data []byte) (run, error) {
-	state, marked := bytes.CutSuffix(data, []byte(aheadMark))
+	state, marks, _ := bytes.Cut(data, []byte{presumedMark})
 	s, err := saga.DecodeState(r.def, state)
-	return sagaRun{r.def, s, marked}, err
+	if err != nil || len(marks) == 0 {
+		return sagaRun{r.def, s}, err
+	}
+	var steps []int
+	for _, mark := range bytes.Split(marks, []byte{presumedMark}) {
+		steps = append(steps, int(mark[0]-'0'))
+	}
+	s, err = s.Presume(r.def, steps)
+	return sagaRun{r.def, s}, err
 }
 
 type tccRun struct {
@@ -88,7 +94,7 @@ func (r tccRun) decided() txn.State      { return r.s.Decision }
 func (r tccRun) calls() []txn.Call       { return r.s.Outstanding(r.def) }
 func (r tccRun) encode() ([]byte, error) { return r.s.Encode() }
 func (r tccRun) with(s tcc.State) tccRun { return tccRun{r.def, s} }
-func (r tccRun) load() run               { return r }
+func (r tccRun) load() (run, error)      { return r, nil }
 func (r tccRun) early(run) bool          { return true }
 
 func (r tccRun) soft(next run, _ message) bool { return r.phase() == next.phase() }
@@ -127,6 +133,7 @@ const (
 	evTry
 	evCommit
 	evExpire
+	evSkip
 )
 
 // machines numbers the states of a machine, by what it stores of them: what a
@@ -207,7 +214,11 @@ func (m *machines) load(row id) (id, error) {
 	if m.fault == PresumeNothing {
 		return row, nil
 	}
-	return m.number(m.runs[row].load())
+	loaded, err := m.runs[row].load()
+	if err != nil {
+		return 0, err
+	}
+	return m.number(loaded)
 }
 
 // early reports whether what a state calls may be called while base is stored.
@@ -253,6 +264,8 @@ func (m *machines) event(kind eventKind, what message) txn.Event {
 		return tcc.Try{Branch: m.branch(int(what.branch))}
 	case evCommit:
 		return tcc.Commit{}
+	case evSkip:
+		return txn.Skip{Branch: int(what.branch)}
 	case evExpire:
 		return tcc.Expire{Reason: txn.Reason{Code: txn.CodeDeadline}}
 	}

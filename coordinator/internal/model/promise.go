@@ -22,16 +22,37 @@ func (t *Transaction) Check(w World) error {
 	if err := t.checkOrder(w); err != nil || w.row == 0 {
 		return err
 	}
+	if err := t.checkSkips(w); err != nil {
+		return err
+	}
 	r := t.m.runs[w.row]
 	if w.commit && r.decided() != txn.Committing {
 		return fmt.Errorf("a commit that was acknowledged is not stored: %s", r.phase())
 	}
 	for b := range t.n {
-		if err := t.checkEnd(r.phase(), b, &w.parts[b]); err != nil {
+		if err := t.checkEnd(r.phase(), b, &w.parts[b]); err != nil && !t.skipped(w, b) {
 			return err
 		}
 	}
 	return nil
+}
+
+// checkSkips: what an operator skipped before it was called is never called.
+func (t *Transaction) checkSkips(w World) error {
+	for b := range t.n {
+		if t.skipped(w, b) && t.m.runs[w.row].(sagaRun).s.Steps[b].Attempt == 0 && w.parts[b].ran > 0 {
+			return fmt.Errorf("step %d was skipped as never called, and took effect", b)
+		}
+	}
+	return nil
+}
+
+// skipped reports whether an operator has skipped a step.
+func (t *Transaction) skipped(w World, b int) bool {
+	if t.tcc || w.row == 0 {
+		return false
+	}
+	return t.m.runs[w.row].(sagaRun).s.Steps[b].Phase == saga.Skipped
 }
 
 // checkOrder: what a step comes after stands as long as the step does.
@@ -44,7 +65,7 @@ func (t *Transaction) checkOrder(w World) error {
 			continue
 		}
 		for _, a := range t.before[b] {
-			if !w.parts[a].stands() {
+			if !w.parts[a].stands() && !t.skipped(w, a) {
 				return fmt.Errorf("step %d stands, and step %d, which it comes after, does not", b, a)
 			}
 		}

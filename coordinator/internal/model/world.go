@@ -18,6 +18,7 @@ type Scope struct {
 	Lost     int  // answers of the store that do not arrive, and repeats of a write that come late
 	Timeouts int  // calls that are not answered in time, at most 3
 	Aborts   int  // requests to turn back; for TCC it is the deadline
+	Skips    int  // steps of a saga that goes forward which an operator skips
 	Recorded bool // calls go out ahead of what is stored where replies are recorded
 	Refusals bool // participants may refuse; what was refused once may be done when it comes again
 }
@@ -28,8 +29,8 @@ type Scope struct {
 // replies. A read of the store is one step; a commit is three: asked, written,
 // answered. Of time there is only that leases end.
 //
-// Not in it: other transactions (group commit), pauses and operators, more
-// than 3 branches, replies' contents, the check-back of TCC.
+// Not in it: other transactions (group commit), pauses and operators but for
+// skips, more than 3 branches, replies' contents, the check-back of TCC.
 type Transaction struct {
 	scope  Scope
 	m      *machines
@@ -176,10 +177,11 @@ const (
 )
 
 // budget is what may still go wrong.
-type budget struct{ crashes, expiries, handovers, lost, timeouts, aborts int8 }
+type budget struct{ crashes, expiries, handovers, lost, timeouts, aborts, skips int8 }
 
 // Init returns a world in which nobody owns the shard and nothing was started.
 func (t *Transaction) Init() World {
 	s := &t.scope
-	return World{left: budget{int8(s.Crashes), int8(s.Expiries), int8(s.Handover), int8(s.Lost), int8(s.Timeouts), int8(s.Aborts)}}
+	return World{left: budget{int8(s.Crashes), int8(s.Expiries), int8(s.Handover), int8(s.Lost), int8(s.Timeouts),
+		int8(s.Aborts), int8(s.Skips)}}
 }
