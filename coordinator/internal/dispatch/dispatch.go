@@ -23,6 +23,7 @@ type Call struct {
 	txn.Call
 	Expires time.Time // of a TCC transaction: it cancels when undecided by then; zero: none
 	Trace   string    // a W3C traceparent for the participant; empty: none
+	New     bool      // of a transaction that nothing has come of yet: it waits until no other call does
 }
 
 // Outcome is how a call ended.

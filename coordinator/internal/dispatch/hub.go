@@ -51,8 +51,9 @@ func New(deliver func(Outcome), cfg *Config) *Hub {
 }
 
 // Send hands out calls. It never blocks and never drops: a call waits until an
-// instance that offers its action has capacity, in the order of arrival. A call
-// of the same transaction, branch and operation that still waits is replaced.
+// instance that offers its action has capacity, in the order of arrival, but those
+// of new transactions after all others. A call of the same transaction, branch and
+// operation that still waits is replaced.
 //
 // Its call timeout starts when it goes onto a stream; then, or when the stream
 // is lost, it ends as Unknown. An answer after the timeout is still delivered.

@@ -18,9 +18,38 @@ type service struct {
 	queues  map[string]*queue // by action, none of them empty
 }
 
-// queue holds the calls of one action that wait, oldest first. While one waits,
-// no instance that offers the action has room.
-type queue struct{ list.List }
+// queue holds the calls of one action that wait: first those of transactions that
+// have got on, then those of new ones, of each the oldest first. So what was begun
+// comes to its end, however much is begun. While a call waits, no instance that
+// offers the action has room.
+type queue struct{ begun, fresh list.List }
+
+func (q *queue) len() int { return q.begun.Len() + q.fresh.Len() }
+
+// of returns the list that a call waits in.
+func (q *queue) of(c Call) *list.List {
+	if c.New {
+		return &q.fresh
+	}
+	return &q.begun
+}
+
+// first returns the call whose turn is next; there is one.
+func (q *queue) first() *waiting {
+	e := q.begun.Front()
+	if e == nil {
+		e = q.fresh.Front()
+	}
+	return e.Value.(*waiting)
+}
+
+// before tells whose turn is first among calls of several actions.
+func (w *waiting) before(o *waiting) bool {
+	if w.call.New != o.call.New {
+		return o.call.New
+	}
+	return w.seq < o.seq
+}
 
 // waiting is a call that no instance could take yet.
 type waiting struct {
@@ -38,14 +67,14 @@ func (h *Hub) enqueue(sv *service, c Call) {
 	}
 	h.seq++
 	w := &waiting{call: c, seq: h.seq, service: sv}
-	w.place = q.PushBack(w)
+	w.place = q.of(c).PushBack(w)
 	h.byGID[c.GID] = append(h.byGID[c.GID], w)
 }
 
 func (h *Hub) dequeue(w *waiting) {
 	action, gid := w.call.Action, w.call.GID
 	q := w.service.queues[action]
-	if q.Remove(w.place); q.Len() == 0 {
+	if q.of(w.call).Remove(w.place); q.len() == 0 {
 		delete(w.service.queues, action)
 	}
 	rest := slices.DeleteFunc(h.byGID[gid], func(o *waiting) bool { return o == w })
@@ -58,6 +87,7 @@ func (h *Hub) dequeue(w *waiting) {
 func (h *Hub) replaceWaiting(c Call) bool {
 	for _, w := range h.byGID[c.GID] {
 		if w.call.Branch == c.Branch && w.call.Op == c.Op && w.call.Action == c.Action {
+			c.New = w.call.New // its place is in that list
 			w.call = c
 			return true
 		}
@@ -65,11 +95,11 @@ func (h *Hub) replaceWaiting(c Call) bool {
 	return false
 }
 
-// refill gives a stream what waits for it, oldest first, while it has room.
+// refill gives a stream what waits for it, in its order, while it has room.
 func (h *Hub) refill(s *stream) {
 	now := time.Now()
 	for s.hasRoom() {
-		w := s.service.oldest(s)
+		w := s.service.next(s)
 		if w == nil {
 			return
 		}
@@ -78,14 +108,14 @@ func (h *Hub) refill(s *stream) {
 	}
 }
 
-// oldest returns the call that waited longest among those that s offers.
-func (sv *service) oldest(s *stream) *waiting {
+// next returns the call whose turn it is among those that s offers, or nil.
+func (sv *service) next(s *stream) *waiting {
 	var first *waiting
 	for action, q := range sv.queues {
 		if !s.offers(action) {
 			continue
 		}
-		if w := q.Front().Value.(*waiting); first == nil || w.seq < first.seq {
+		if w := q.first(); first == nil || w.before(first) {
 			first = w
 		}
 	}
@@ -117,7 +147,7 @@ func (sv *service) status() Service {
 	slices.SortStableFunc(st.Instances, func(a, b Instance) int { return cmp.Compare(a.Name, b.Name) })
 	st.Actions = slices.Sorted(maps.Keys(actions))
 	for _, q := range sv.queues {
-		st.Waiting += q.Len()
+		st.Waiting += q.len()
 	}
 	return st
 }

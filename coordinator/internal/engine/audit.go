@@ -26,6 +26,8 @@ type detail struct {
 	Request string `json:"request_id,omitempty"`
 	Name    string `json:"name,omitempty"`   // of a start: the definition's
 	Digest  []byte `json:"digest,omitempty"` // of a start: of its content
+
+	Presumed []string `json:"presumed,omitempty"` // of what turned a saga back: steps undone without a record that they were called
 }
 
 func detailOf(ev txn.Event, m machine, actor string) detail {
@@ -42,6 +44,25 @@ func detailOf(ev txn.Event, m machine, actor string) detail {
 		d.Branch, d.Action = ev.Branch.Name, ev.Branch.Action
 	}
 	return d
+}
+
+// presumed are the steps that a saga that turned back undoes, though nothing says
+// that they were called: they may have been, ahead of what was stored.
+func presumed(was, next machine) (steps []string) {
+	a, ok := was.(*sagaMachine)
+	if !ok {
+		return nil
+	}
+	b := next.(*sagaMachine)
+	if !b.turnedBack() {
+		return nil
+	}
+	for i := range a.s.Steps {
+		if a.s.Steps[i].Presumed && b.s.Steps[i].Attempt > 0 {
+			steps = append(steps, a.branch(i))
+		}
+	}
+	return steps
 }
 
 // note appends an audit event to what the transaction's next commit writes.

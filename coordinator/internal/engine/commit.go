@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -37,6 +38,7 @@ func (w *worker) flush(ctx context.Context) {
 }
 
 func (w *worker) build(now time.Time) *batch {
+	w.startsLast()
 	n := min(len(w.dirty), maxBatch)
 	b := &batch{items: make([]item, 0, n), Batch: store.Batch{Writes: make([]store.Write, 0, n)}}
 	leased := make(map[int]bool, n)
@@ -66,6 +68,28 @@ func (w *worker) build(now time.Time) *batch {
 	}
 	w.dirty = append(w.dirty[:0], w.dirty[n:]...)
 	return b
+}
+
+// startsLast has those that do not fit into the next batch be starts, but for a
+// few: what is under way comes first.
+func (w *worker) startsLast() {
+	starts := func(t *tx) bool { return t.rec.Version == 0 }
+	if len(w.dirty) <= maxBatch || !slices.ContainsFunc(w.dirty[:maxBatch], starts) {
+		return
+	}
+	next, rest := make([]*tx, 0, maxBatch), make([]*tx, 0, len(w.dirty))
+	for i, t := range w.dirty {
+		if len(next) == maxBatch-maxBatch/startEvery {
+			rest = append(rest, w.dirty[i:]...)
+			break
+		}
+		if starts(t) {
+			rest = append(rest, t)
+		} else {
+			next = append(next, t)
+		}
+	}
+	w.dirty = slices.Concat(next, rest)
 }
 
 // giveUp drops a transaction whose changes in memory cannot become durable.

@@ -37,7 +37,8 @@ type Config struct {
 	// each, and those that are well always find room. What is taken over from
 	// the store has a room of its own, three times as large and shared in the
 	// same way; what does not fit stays in the store until it does. Default
-	// 100,000.
+	// 100,000. However large it is, a start is refused, too, while 2,048 of them
+	// wait to be stored.
 	MaxLive int
 	// Tracer makes spans of starts, transitions and calls, in the traces in which
 	// transactions were started. nil: none are made.
@@ -75,12 +76,14 @@ type Config struct {
 
 // Bounds that nobody has needed to change.
 const (
-	inboxSize   = 1024        // functions waiting for a worker
+	inboxSize   = 1024        // functions in each box of a worker
 	maxBatch    = 512         // transactions in one commit
 	maxBurst    = 1024        // functions a worker runs before it looks at its batch
+	startEvery  = 8           // functions that a worker runs before it takes a start out of turn
 	horizon     = time.Minute // transactions due later than this leave memory
 	fullSweep   = 30 * time.Second
 	sweepPage   = 1000
+	sweepChunk  = 64 // of a page, that a worker takes in at a time
 	purgePage   = 1000
 	purgeEvery  = time.Minute
 	goneSize    = 1 << 16 // departures that a worker remembers

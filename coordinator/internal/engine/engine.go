@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,9 +35,11 @@ type Engine struct {
 	watch      watch
 	rates      rates
 	meters     *meters
-	bulks      chan string // ids of those to be carried out
-	started    *room       // for what was started here
-	quotas     *quotas     // of namespaces
+	bulks      chan string  // ids of those to be carried out
+	started    *room        // for what was started here
+	starting   atomic.Int64 // starts that are not stored yet
+	live       sync.Map     // gids in memory, for those who are not their worker
+	quotas     *quotas      // of namespaces
 	spans      spans
 	owed       *room // for what came from the store, which is owed and comes before what is new
 	cluster    *cluster

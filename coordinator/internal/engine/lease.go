@@ -151,6 +151,12 @@ func (e *Engine) lookNow() {
 	}
 }
 
+// holds reports whether our leases hold for certain. It looks at both clocks: the
+// monotonic one does not see the machine sleep, the wall clock can be set back.
+func (w *worker) holds(now time.Time) bool {
+	return now.Before(w.validity) && now.Round(0).Before(w.validity.Round(0))
+}
+
 // own takes over new shards and drops those that are gone.
 func (w *worker) own(leases []store.Lease, until time.Time) {
 	w.validity = until

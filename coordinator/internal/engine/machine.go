@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/amends-dev/amends/coordinator/internal/ahead"
 	"github.com/amends-dev/amends/coordinator/internal/wire"
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/saga"
@@ -38,9 +37,8 @@ type machine interface {
 }
 
 type sagaMachine struct {
-	d     *saga.Definition
-	s     saga.State
-	ahead bool // it was loaded, and calls may have gone out ahead of what was stored
+	d *saga.Definition
+	s saga.State
 }
 
 func (m *sagaMachine) phase() txn.State        { return m.s.Phase }
@@ -72,11 +70,7 @@ func (m *sagaMachine) advance(ev txn.Event) (machine, error) {
 	if next.Phase == m.s.Phase && next.Cause == m.s.Cause && sameArray(next.Steps, m.s.Steps) {
 		return m, nil
 	}
-	if m.ahead && next.TurnedBack(m.d) && !m.turnedBack() {
-		next, err = ahead.TurnBack(m.d, m.s, next)
-		return &sagaMachine{d: m.d, s: next}, err
-	}
-	return &sagaMachine{d: m.d, s: next, ahead: m.ahead}, nil
+	return &sagaMachine{d: m.d, s: next}, nil
 }
 
 type tccMachine struct {

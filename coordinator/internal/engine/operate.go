@@ -198,9 +198,9 @@ func (c Command) digest() []byte {
 }
 
 // Legal returns what an operator can do to a transaction and to each of its
-// branches.
+// branches. Its owner may know better, and refuse with a reason.
 func (e *Engine) Legal(rec store.Record) (whole []amendsv1.Verb, branches [][]amendsv1.Verb, err error) {
-	m, _, err := decode(&rec)
+	m, err := shown(&rec)
 	if err != nil {
 		return nil, nil, err
 	}

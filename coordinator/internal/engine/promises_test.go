@@ -293,6 +293,9 @@ func TestManyDueAfterCrash(t *testing.T) {
 				var wg sync.WaitGroup
 				for i := range c.n {
 					wg.Go(func() { _, _, _ = r1.StartSaga(t.Context(), fmt.Sprintf("g%d", i), steps(1), nil) })
+					if i%sweepPage == 0 {
+						wg.Wait() // no more at once than may wait to be stored
+					}
 				}
 				wg.Wait()
 				first.cut.Store(true)

@@ -69,7 +69,7 @@ func (w *worker) decide(t *tx, say func(answer)) {
 	switch {
 	case err == nil:
 		w.sayDurable(t, say, nil)
-	case errors.Is(err, tcc.ErrTryPending) && t.loaded > 0:
+	case errors.Is(err, tcc.ErrTryPending) && t.asksAgain():
 		t.commit = append(t.commit, say)
 	default:
 		w.sayDurable(t, say, refusal(t.rec.GID, t.m, err))
@@ -123,10 +123,10 @@ func (e *Engine) command(ctx context.Context, gid string, fn func(w *worker, t *
 		return answer{}, err
 	}
 	w := e.workerOf(e.shardOf(gid))
-	var prior *store.Record
+	var prior *revived
 	var seq uint64
 	for {
-		a, err := ask(ctx, w, func(say func(answer)) {
+		a, err := ask(ctx, w, w.inbox, func(say func(answer)) {
 			t, err := w.find(gid, prior, seq)
 			if err != nil {
 				say(answer{err: err})
@@ -145,13 +145,14 @@ func (e *Engine) command(ctx context.Context, gid string, fn func(w *worker, t *
 		if err != nil {
 			return answer{}, err
 		}
-		prior = &rec
+		found := revive(rec)
+		prior = &found
 	}
 }
 
-// find returns a transaction from memory, or takes the record into memory that
-// was read for it.
-func (w *worker) find(gid string, prior *store.Record, seq uint64) (*tx, error) {
+// find returns a transaction from memory, or takes the one into memory that was
+// read for it.
+func (w *worker) find(gid string, prior *revived, seq uint64) (*tx, error) {
 	if t := w.txs[gid]; t != nil {
 		if w.shards[t.rec.Shard].shut() {
 			return nil, errElsewhere
@@ -164,8 +165,8 @@ func (w *worker) find(gid string, prior *store.Record, seq uint64) (*tx, error) 
 	return w.load(*prior, seq)
 }
 
-// ask runs fn on the worker and waits for what it says.
-func ask(ctx context.Context, w *worker, fn func(say func(answer))) (answer, error) {
+// ask runs fn on the worker, by one of its boxes, and waits for what it says.
+func ask(ctx context.Context, w *worker, box chan<- func(), fn func(say func(answer))) (answer, error) {
 	ch := make(chan answer, 1)
 	say := func(a answer) {
 		select {
@@ -173,7 +174,7 @@ func ask(ctx context.Context, w *worker, fn func(say func(answer))) (answer, err
 		default: // said already
 		}
 	}
-	if err := w.post(ctx, func() { fn(say) }); err != nil {
+	if err := w.put(ctx, box, func() { fn(say) }); err != nil {
 		return answer{}, err
 	}
 	select {

@@ -64,6 +64,10 @@ func (r *room) count() int {
 
 func (r *room) full() bool { return r.count() >= r.limit }
 
+// calm reports whether nobody can have more than a share, since most of the room
+// is left.
+func (r *room) calm() bool { return 2*r.count() < r.limit }
+
 // share is how many transactions may wait for one service: what is left free,
 // but never less than a sixteenth. The lock is held.
 func (r *room) share() int { return max(r.limit-r.used, r.limit/16, 1) }
@@ -132,7 +136,7 @@ func (w *worker) admits(rec store.Record, m machine) error {
 		return amendsv1.ErrOverloaded.With("%d transactions are under way, which is the limit; try again in %v",
 			r.limit, overloadFor).WithRetryAfter(overloadFor)
 	}
-	return w.notCrowded(w.e.started, inNamespace(rec.Namespace, m.services()))
+	return w.e.notCrowded(w.e.started, inNamespace(rec.Namespace, m.services()))
 }
 
 // admitsTry is admits for a branch that a TCC transaction does not have yet.
@@ -146,16 +150,16 @@ func (w *worker) admitsTry(t *tx, b tcc.Branch) error {
 			return nil
 		}
 	}
-	return w.notCrowded(t.room, inNamespace(t.rec.Namespace, appendService(nil, b.Action)))
+	return w.e.notCrowded(t.room, inNamespace(t.rec.Namespace, appendService(nil, b.Action)))
 }
 
-func (w *worker) notCrowded(r *room, services []string) error {
+func (e *Engine) notCrowded(r *room, services []string) error {
 	service, n, crowded := r.crowded(services)
 	if !crowded {
 		return nil
 	}
 	_, service = wire.Split(service)
-	w.e.meters.refused.Add(refusedCrowded)
+	e.meters.refused.Add(refusedCrowded)
 	return amendsv1.ErrOverloaded.With("%d transactions wait for service %q already, which is its share of the %d that "+
 		"may be under way; try again in %v", n, service, r.limit, overloadFor).
 		WithMetadata("service", service).WithRetryAfter(overloadFor)
@@ -165,7 +169,7 @@ func (w *worker) notCrowded(r *room, services []string) error {
 // would wait for a service with more than its share, and reports whether it
 // did. What is under way, or asked for by a caller, stays.
 func (w *worker) setsAside(t *tx) bool {
-	if t.room != w.e.owed || len(t.tries) > 0 {
+	if t.room != w.e.owed || len(t.tries) > 0 || len(t.commit) > 0 {
 		return false
 	}
 	if t.calling() {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
-	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/saga/txn"
@@ -215,7 +214,7 @@ func askResume(t *testing.T, w *worker) bool {
 	refused := make(chan bool, 1)
 	if err := w.post(t.Context(), func() {
 		rec, _ := w.e.store.Load(t.Context(), "asleep")
-		refused <- !w.resume([]store.Record{rec}, w.gone.count.Load()) && w.txs["asleep"] == nil
+		refused <- !w.resume([]revived{revive(rec)}, w.gone.count.Load()) && w.txs["asleep"] == nil
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
 )
 
 // A transition is soft when it may be lost, because it comes again: the reply
@@ -46,6 +47,7 @@ func (w *worker) outcome(o dispatch.Outcome) {
 	now := time.Now()
 	w.settleCall(t, o.Replied, t.m != was, now)
 	if t.m != was {
+		t.begun = t.begun || o.Outcome != txn.Unknown
 		w.answerEarly(t, &o, now)
 		if soft {
 			w.hold(t, now)
@@ -166,10 +168,25 @@ func (w *worker) letStore(n int) {
 func (w *worker) answerEarly(t *tx, o *dispatch.Outcome, now time.Time) {
 	m, ok := t.m.(*tccMachine)
 	if !ok || o.Op != txn.Try || !o.Recorded || o.Outcome != txn.OK || m.d.Check.Action != "" ||
-		t.rec.Paused || m.s.Phase != txn.Running || !now.Before(w.validity) {
+		t.rec.Paused || m.s.Phase != txn.Running || !w.holds(now) {
 		return
 	}
 	t.answerTry(m, m.s.Branches[o.Branch].Name)
+}
+
+// asksAgain reports whether every try without an answer was so when the
+// transaction was loaded: its caller may have heard the answer that was lost.
+func (t *tx) asksAgain() bool {
+	m, ok := t.m.(*tccMachine)
+	if !ok {
+		return false
+	}
+	for i, b := range m.s.Branches {
+		if b.Phase == tcc.Trying && i >= t.known {
+			return false
+		}
+	}
+	return true
 }
 
 // answerTry answers those who wait for the try of one branch.

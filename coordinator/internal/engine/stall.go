@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/internal/ahead"
+	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/saga/txn"
 )
 
@@ -14,8 +15,9 @@ type own struct {
 	Since    int64    `json:"since,omitempty"` // when it last got on, in microseconds; 0: with this version
 	Due      int64    `json:"due,omitempty"`   // when its calls go out; 0: when it is due
 	Requests requests `json:"requests,omitempty"`
-	Trace    string   `json:"trace,omitempty"` // a W3C traceparent
-	Ahead    bool     `json:"ahead,omitempty"` // calls may be ahead of this state
+	Trace    string   `json:"trace,omitempty"`    // a W3C traceparent
+	Ahead    bool     `json:"ahead,omitempty"`    // calls may be ahead of this state
+	Presumed []int    `json:"presumed,omitempty"` // and then of these steps only; none: of any that ahead allows
 }
 
 // own returns what is to be kept with the version that is being written, which
@@ -31,11 +33,17 @@ func (t *tx) own(now, next time.Time) ([]byte, error) {
 		o.Due = due.UnixMicro()
 	}
 	o.Requests, o.Trace, o.Ahead = t.requests, t.trace, t.mLeads()
+	if m, ok := t.m.(*sagaMachine); ok && !o.Ahead && !m.phase().Finished() {
+		o.Presumed = m.s.Presumed()
+		o.Ahead = o.Presumed != nil // for builds that know no more
+	}
 	if o.Since == 0 && o.Due == 0 && o.Requests == nil && o.Trace == "" {
-		if o.Ahead {
+		switch {
+		case o.Ahead && o.Presumed == nil:
 			return onlyAhead, nil
+		case !o.Ahead:
+			return nil, nil
 		}
-		return nil, nil
 	}
 	return json.Marshal(o)
 }
@@ -44,15 +52,16 @@ func (t *tx) own(now, next time.Time) ([]byte, error) {
 var onlyAhead = []byte(`{"ahead":true}`)
 
 // mLeads reports whether calls may go out ahead of what is in memory, once that
-// is stored, or already may be.
+// is stored. Of what is paused or stalled an operator is to know exactly what was
+// called.
 func (t *tx) mLeads() bool {
 	m, ok := t.m.(*sagaMachine)
-	return ok && m.s.Phase == txn.Running && (m.ahead || !t.rec.Paused && ahead.Leads(m.d, m.s))
+	return ok && !t.rec.Paused && !t.rec.Stalled && ahead.Leads(m.d, m.s)
 }
 
 // restore is the inverse of own for a record just read.
 func (t *tx) restore(data []byte) error {
-	t.since, t.dueAt = t.rec.UpdatedAt, t.rec.NextAt
+	t.since, t.dueAt, t.known = t.rec.UpdatedAt, t.rec.NextAt, t.m.branches()
 	if len(data) == 0 {
 		return nil
 	}
@@ -60,9 +69,9 @@ func (t *tx) restore(data []byte) error {
 	if err := json.Unmarshal(data, &o); err != nil {
 		return fmt.Errorf("engine: transaction %q: %w", t.rec.GID, err)
 	}
-	t.requests, t.trace, t.leads = o.Requests, o.Trace, o.Ahead
-	if m, ok := t.m.(*sagaMachine); ok && o.Ahead {
-		t.m = &sagaMachine{d: m.d, s: m.s, ahead: true}
+	t.requests, t.trace, t.leads = o.Requests, o.Trace, o.Ahead && o.Presumed == nil
+	if err := t.presume(&o); err != nil {
+		return err
 	}
 	if o.Since != 0 {
 		t.since = time.UnixMicro(o.Since).UTC()
@@ -71,6 +80,39 @@ func (t *tx) restore(data []byte) error {
 		t.dueAt = time.UnixMicro(o.Due).UTC()
 	}
 	return nil
+}
+
+// presume marks the steps of a saga just read that may have been called ahead of
+// what was stored.
+func (t *tx) presume(o *own) error {
+	m, ok := t.m.(*sagaMachine)
+	if !ok || !o.Ahead {
+		return nil
+	}
+	steps := o.Presumed
+	if steps == nil {
+		steps = ahead.Presumed(m.d, m.s)
+	}
+	s, err := m.s.Presume(m.d, steps)
+	if err != nil {
+		return fmt.Errorf("engine: transaction %q: %w", t.rec.GID, err)
+	}
+	t.m = &sagaMachine{d: m.d, s: s}
+	return nil
+}
+
+// shown makes the machine of a stored transaction for a reader. Where its owner
+// may be ahead of it, it is the owner who knows what was called.
+func shown(rec *store.Record) (machine, error) {
+	m, data, err := decode(rec)
+	if err != nil || len(data) == 0 {
+		return m, err
+	}
+	t := &tx{rec: *rec, m: m}
+	if err := t.restore(data); err != nil || !t.leads {
+		return t.m, err
+	}
+	return m, nil
 }
 
 // stallsAt is when the transaction has waited for a participant for too long,

@@ -73,6 +73,11 @@ func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.
 	if err := e.admit(ctx); err != nil {
 		return store.Record{}, false, err
 	}
+	if err := e.turnsAway(&rec, m); err != nil {
+		return store.Record{}, false, err
+	}
+	e.starting.Add(1)
+	defer e.starting.Add(-1)
 	w := e.workerOf(rec.Shard)
 	for {
 		seq := w.gone.count.Load()
@@ -83,7 +88,7 @@ func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.
 		if !errors.Is(err, store.ErrNotFound) {
 			return store.Record{}, false, unavailable(err)
 		}
-		a, err := ask(ctx, w, func(say func(answer)) { w.start(rec, m, traceOf(ctx), seq, say) })
+		a, err := ask(ctx, w, w.starts, func(say func(answer)) { w.start(rec, m, traceOf(ctx), seq, say) })
 		if errors.Is(err, errStale) {
 			continue
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/amends-dev/amends/coordinator/store"
@@ -120,17 +121,10 @@ func (w *worker) pages(ctx context.Context, q store.DueQuery) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		room := make(chan bool, 1)
-		if err := w.post(ctx, func() { room <- w.resume(recs, seq) }); err != nil {
-			return false, err
-		}
-		select {
-		case ok := <-room:
-			if !ok {
-				return false, nil
+		for few := range slices.Chunk(recs, sweepChunk) {
+			if roomy, err := w.take(ctx, few, seq); !roomy || err != nil {
+				return false, err
 			}
-		case <-ctx.Done():
-			return false, ctx.Err()
 		}
 		if len(recs) < q.Limit {
 			break
@@ -141,21 +135,46 @@ func (w *worker) pages(ctx context.Context, q store.DueQuery) (bool, error) {
 	return true, nil
 }
 
+// take has the worker resume a few of what the sweep read when the departure
+// count was seq, and reports whether there was room for all of them. What costs
+// most of it, to decode them, is done here: the worker has others to serve.
+func (w *worker) take(ctx context.Context, recs []store.Record, seq uint64) (bool, error) {
+	found := make([]revived, 0, len(recs))
+	for _, rec := range recs {
+		if _, known := w.e.live.Load(rec.GID); !known {
+			found = append(found, revive(rec))
+		}
+	}
+	if len(found) == 0 {
+		return true, nil
+	}
+	room := make(chan bool, 1)
+	if err := w.post(ctx, func() { room <- w.resume(found, seq) }); err != nil {
+		return false, err
+	}
+	select {
+	case roomy := <-room:
+		return roomy, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
 // resume takes what the sweep found into memory, and reports whether there was
 // room for all of it.
-func (w *worker) resume(recs []store.Record, seq uint64) bool {
+func (w *worker) resume(found []revived, seq uint64) bool {
 	now := time.Now()
-	for _, rec := range recs {
-		if w.txs[rec.GID] != nil {
+	for _, r := range found {
+		if w.txs[r.tx.rec.GID] != nil {
 			continue
 		}
 		if w.draining || w.e.owed.full() {
 			return false
 		}
-		t, err := w.load(rec, seq)
+		t, err := w.load(r, seq)
 		if err != nil {
 			if !errors.Is(err, errStale) && !errors.Is(err, errElsewhere) {
-				w.log.Error("amends: a transaction cannot be loaded; the others go on", "gid", rec.GID, "err", err)
+				w.log.Error("amends: a transaction cannot be loaded; the others go on", "gid", r.tx.rec.GID, "err", err)
 			}
 			continue
 		}
@@ -171,28 +190,42 @@ func (w *worker) resume(recs []store.Record, seq uint64) bool {
 	return true
 }
 
-// load takes a record into memory that was read when the departure count was
-// seq. errStale says that it may be out of date, errElsewhere that it is not
+// revived is a transaction as it was read from the store, or why none can be
+// made of that.
+type revived struct {
+	tx  *tx
+	err error
+}
+
+// revive decodes a record. It may be called beside the worker.
+func revive(rec store.Record) revived {
+	t := &tx{rec: rec, fresh: true, loaded: rec.Version, begun: true}
+	m, own, err := decode(&t.rec)
+	if err != nil {
+		return revived{t, err}
+	}
+	t.m = m
+	err = t.restore(own)
+	t.base = t.m
+	return revived{t, err}
+}
+
+// load takes a transaction into memory that was read when the departure count
+// was seq. errStale says that it may be out of date, errElsewhere that it is not
 // ours.
-func (w *worker) load(rec store.Record, seq uint64) (*tx, error) {
+func (w *worker) load(r revived, seq uint64) (*tx, error) {
+	rec := &r.tx.rec
 	sh := w.shards[rec.Shard]
 	switch {
 	case sh.shut():
 		return nil, errElsewhere
 	case seq < sh.since || !w.gone.current(rec.GID, seq):
 		return nil, errStale
+	case r.err != nil:
+		return nil, r.err
 	}
-	m, own, err := decode(&rec)
-	if err != nil {
-		return nil, err
-	}
-	t := &tx{rec: rec, m: m, fresh: true, loaded: rec.Version}
-	if err := t.restore(own); err != nil {
-		return nil, err
-	}
-	t.base = t.m
-	w.adopt(t, w.e.owed)
-	return t, nil
+	w.adopt(r.tx, w.e.owed)
+	return r.tx, nil
 }
 
 // purgeLoop deletes finished transactions whose retention has passed.

@@ -26,6 +26,7 @@ type tx struct {
 	room   *room          // that it takes a place in
 	waits  []string       // the services that the room has it down for
 	loaded int64          // the version that came from the store; 0: started here
+	known  int            // the branches that it had when it was loaded
 	fresh  bool           // loaded or started, its calls not yet scheduled
 	recall bool           // what no participant has seen is not to be done, or not now
 	expiry bool           // its deadline has been dealt with
@@ -40,6 +41,7 @@ type tx struct {
 	dueAt    time.Time     // of the first call that is to go out; zero: none is
 	since    time.Time     // when it last got on: anything but one more try
 	gotOn    bool          // since the last batch
+	begun    bool          // an outcome has got it on: its calls come before those of new ones
 	patience time.Duration // after which it is stalled; negative: never
 	requests requests      // of operators, that are known when repeated
 	trace    string        // of whoever started it, for its calls; empty: none

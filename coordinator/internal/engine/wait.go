@@ -57,7 +57,7 @@ func (e *Engine) Wait(ctx context.Context, gid string) (store.Record, error) {
 // unsettled: what becomes of it is told to those who have subscribed.
 func (e *Engine) current(ctx context.Context, gid string) (store.Record, error) {
 	w := e.workerOf(e.shardOf(gid))
-	a, err := ask(ctx, w, func(say func(answer)) {
+	a, err := ask(ctx, w, w.inbox, func(say func(answer)) {
 		t := w.txs[gid]
 		if t == nil {
 			say(answer{err: errNotLive})

@@ -13,9 +13,10 @@ import (
 
 // worker is the one goroutine that touches the transactions of its shards.
 type worker struct {
-	e     *Engine
-	log   *slog.Logger
-	inbox chan func() // runs on the worker's goroutine
+	e      *Engine
+	log    *slog.Logger
+	inbox  chan func() // runs on the worker's goroutine
+	starts chan func() // the same for what is new, which comes after what is under way
 
 	shards   map[int]*shard
 	validity time.Time // our leases hold at least until then
@@ -79,6 +80,7 @@ func newWorker(e *Engine) *worker {
 	w := &worker{
 		e: e, log: e.cfg.Logger,
 		inbox:   make(chan func(), inboxSize),
+		starts:  make(chan func(), inboxSize),
 		shards:  map[int]*shard{},
 		given:   map[int]int64{},
 		txs:     map[string]*tx{},
@@ -89,19 +91,6 @@ func newWorker(e *Engine) *worker {
 	}
 	w.gone.at = map[string]uint64{}
 	return w
-}
-
-// post hands fn to the worker. It waits while the inbox is full, which is
-// back-pressure on whoever asks.
-func (w *worker) post(ctx context.Context, fn func()) error {
-	select {
-	case w.inbox <- fn:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-w.e.stopped:
-		return errStopped
-	}
 }
 
 // run is the worker's loop, until ctx ends.
@@ -117,23 +106,14 @@ func (w *worker) run(ctx context.Context) error {
 		case fn := <-w.inbox:
 			fn()
 			w.burst()
+		case fn := <-w.starts:
+			fn()
+			w.burst()
 		}
 		now := time.Now()
 		w.wakeDue(now)
 		w.release(now)
 		w.flush(ctx)
-	}
-}
-
-// burst runs what else is in the inbox, so that it shares one commit.
-func (w *worker) burst() {
-	for range maxBurst {
-		select {
-		case fn := <-w.inbox:
-			fn()
-		default:
-			return
-		}
 	}
 }
 
@@ -187,6 +167,7 @@ func (w *worker) change(t *tx, next machine, ev txn.Event, d detail) error {
 	if !txn.Legal(from, to) {
 		return illegal(t.rec.GID, from, to)
 	}
+	d.Presumed = presumed(t.m, next)
 	if err := t.note(ev.EventType(), d, stamp(time.Now())); err != nil {
 		return err
 	}
@@ -257,7 +238,7 @@ func (w *worker) act(t *tx, now time.Time) {
 // send hands the calls that are due to the dispatcher. A worker whose leases
 // may have run out (it was paused) causes no effect until they are renewed.
 func (w *worker) send(t *tx, now time.Time) {
-	held := now.Before(w.validity)
+	held := w.holds(now)
 	for i := range t.calls {
 		c := &t.calls[i]
 		switch {
@@ -266,7 +247,7 @@ func (w *worker) send(t *tx, now time.Time) {
 			c.due = now.Add(w.e.cfg.LeaseTTL / 10)
 		default:
 			c.sent, c.at = true, now
-			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires(), Trace: t.trace})
+			w.e.dispatcher.Send(dispatch.Call{GID: t.rec.GID, Call: c.Call, Expires: t.expires(), Trace: t.trace, New: !t.begun})
 		}
 	}
 }
@@ -297,7 +278,7 @@ func (w *worker) sleeps(t *tx, wake, now time.Time) bool {
 	if wake.Before(now.Add(2 * horizon)) {
 		return false
 	}
-	return !t.calling() && len(t.tries) == 0
+	return !t.calling() && len(t.tries) == 0 && len(t.commit) == 0
 }
 
 // leave drops a durable transaction from memory.
@@ -314,6 +295,7 @@ func (w *worker) forget(t *tx) {
 		return
 	}
 	delete(w.txs, t.rec.GID)
+	w.e.live.Delete(t.rec.GID)
 	t.room.leave(t.waits)
 	w.e.quotas.leave(&t.rec)
 	w.e.dispatcher.Withdraw(t.rec.GID)
@@ -334,6 +316,7 @@ func (w *worker) adopt(t *tx, r *room) {
 		w.e.quotas.enter(&t.rec)
 	}
 	w.txs[t.rec.GID] = t
+	w.e.live.Store(t.rec.GID, nil)
 }
 
 // stamp is a time as the store keeps it.
