@@ -24,6 +24,7 @@ import (
 
 	"github.com/amends-dev/amends/coordinator/auth"
 	"github.com/amends-dev/amends/coordinator/internal/api"
+	"github.com/amends-dev/amends/coordinator/internal/converse"
 	"github.com/amends-dev/amends/coordinator/internal/dispatch"
 	"github.com/amends-dev/amends/coordinator/internal/engine"
 	"github.com/amends-dev/amends/coordinator/internal/forward"
@@ -114,8 +115,9 @@ type Coordinator struct {
 	api    *api.Server
 	seal   *auth.Seal
 	front  *forward.Forwarder
-	own    *inProcess // whoever uses it is trusted
-	guest  *inProcess // whoever uses it is asked for credentials
+	talks  *converse.Server // of own and guest
+	own    *inProcess       // whoever uses it is trusted
+	guest  *inProcess       // whoever uses it is asked for credentials
 
 	serves serves
 }
@@ -123,7 +125,7 @@ type Coordinator struct {
 // New makes a coordinator on a store, which stays the caller's to close, after
 // Run has returned. It reports every mistake in cfg at once.
 func New(ctx context.Context, st store.Store, cfg *Config) (*Coordinator, error) {
-	c := &Coordinator{}
+	c := &Coordinator{talks: converse.New()}
 	if cfg != nil {
 		c.cfg = *cfg
 	}
@@ -188,7 +190,9 @@ func (c *Coordinator) quota() func(namespace string) engine.Quota {
 // Register adds the coordinator's services, with Config.Auth before them, to a
 // gRPC server of the caller's, which should have been given
 // grpc.MaxRecvMsgSize(c.MaxMessageSize()) and, in a cluster, a
-// keepalive.EnforcementPolicy that lets other coordinators ping every 10 s.
+// keepalive.EnforcementPolicy that lets other coordinators ping every 10 s. There
+// every request is an RPC of its own, so that the server's interceptors see it:
+// clients find that they cannot share streams, as they do with Serve.
 func (c *Coordinator) Register(r grpc.ServiceRegistrar) {
 	c.register(c.cfg.Auth.Trusting(c.seal).Registrar(r))
 }

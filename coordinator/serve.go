@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/amends-dev/amends/coordinator/auth"
+	"github.com/amends-dev/amends/coordinator/internal/converse"
 )
 
 // Run drives transactions and serves Conn until ctx ends. Then it drains. Where
@@ -31,8 +32,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	defer stop()
 	g, gctx := errgroup.WithContext(inner)
 	own, guest := c.newServer(), c.newServer(grpc.UnaryInterceptor(auth.CarriedUnary), grpc.StreamInterceptor(auth.CarriedStream))
-	c.register(auth.InProcess().Registrar(own))
-	c.register(c.cfg.Auth.Registrar(guest))
+	c.register(auth.InProcess().Registrar(c.talks.Registrar(own)))
+	c.register(c.cfg.Auth.Registrar(c.talks.Registrar(guest)))
 	g.Go(func() error { return ignoreStopped(own.Serve(c.own.lis)) })
 	g.Go(func() error { return ignoreStopped(guest.Serve(c.guest.lis)) })
 	front, endFront := context.WithCancel(context.WithoutCancel(ctx)) // until the engine has ended: it hands over to others
@@ -51,6 +52,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		defer c.hub.Close()
 		err := c.engine.Run(inner)
 		stop()
+		c.talks.Drain()
 		c.front.End()
 		own.Stop()
 		guest.Stop()
@@ -68,6 +70,7 @@ func (c *Coordinator) leave(ctx context.Context) {
 		return
 	}
 	c.hub.Close() // no call comes from here any more
+	c.talks.Drain()
 	c.front.End()
 	ctx, cancel := context.WithTimeout(ctx, 2*c.drainTimeout()) // as long as they take
 	defer cancel()
@@ -106,8 +109,8 @@ func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
 	if c.cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cfg.TLS)))
 	}
-	srv := c.newServer(opts...)
-	c.Register(srv)
+	srv, talks := c.newServer(opts...), converse.New()
+	c.Register(talks.Registrar(srv))
 	guarded := c.cfg.Auth.Registrar(srv)
 	checks := health.NewServer()
 	healthpb.RegisterHealthServer(guarded, checks)
@@ -121,6 +124,7 @@ func (c *Coordinator) Serve(ctx context.Context, lis net.Listener) error {
 		<-gctx.Done()
 		checks.Shutdown()
 		c.handOver(context.WithoutCancel(ctx))
+		talks.Drain()
 		stopGently(srv, c.drainTimeout())
 		return nil
 	})
@@ -176,8 +180,14 @@ func (c *Coordinator) drainTimeout() time.Duration {
 	return 5 * time.Second
 }
 
+// window is what a peer may send ahead, in bytes, on a stream and on a connection.
+// A fixed one saves the pings by which gRPC would look for a better one, at every
+// request of a quiet connection.
+const window = 1 << 20
+
 func (c *Coordinator) newServer(opts ...grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(c.MaxMessageSize()))...)
+	return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(c.MaxMessageSize()),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window))...)
 }
 
 // stopGently waits for requests under way, but not for streams that never end.

@@ -42,6 +42,13 @@ type ClientConfig struct {
 	Namespace      string               // of every request; empty: the only one of the credentials, else the default one
 	Logger         *slog.Logger         // nil: slog.Default()
 	TracerProvider trace.TracerProvider // makes a span of each start; nil: OpenTelemetry's global one
+
+	// Unary makes every request an RPC of its own, for proxies and interceptors that
+	// are to see each, above all for unary interceptors that add metadata. Else the
+	// requests of a crowd (four at a time or more on a connection) share a stream, which
+	// costs less; the connection's credentials and stream interceptors count for it, and
+	// where there is none, requests are RPCs of their own.
+	Unary bool
 }
 
 // Client asks a coordinator. It may be used by many goroutines.
@@ -50,7 +57,7 @@ type Client struct {
 	log *slog.Logger
 
 	namespace string
-	conn      grpc.ClientConnInterface // as it was given
+	conn      grpc.ClientConnInterface // without the namespace
 
 	tracer trace.Tracer
 }
@@ -64,7 +71,10 @@ func NewClient(conn grpc.ClientConnInterface, cfg *ClientConfig) *Client {
 	}
 	c := &Client{log: cfg.Logger, tracer: tracerOf(cfg.TracerProvider), namespace: cfg.Namespace}
 	if conn != nil {
-		c.conn, c.rpc = conn, amendsv1.NewTransactionServiceClient(inNamespace(conn, cfg.Namespace))
+		if c.conn = shared(conn); cfg.Unary {
+			c.conn = unary{conn}
+		}
+		c.rpc = amendsv1.NewTransactionServiceClient(inNamespace(c.conn, cfg.Namespace))
 	}
 	if c.log == nil {
 		c.log = slog.Default()

@@ -175,7 +175,7 @@ func (c *Cluster) Close() error {
 // ends with: an attempt before may have been carried out.
 func (c *Cluster) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	return c.ask(ctx, repeatable(method, args), opts, func(l *link, opts []grpc.CallOption) error {
-		return l.conn.Invoke(ctx, method, args, reply, opts...)
+		return l.talks.Invoke(ctx, method, args, reply, opts...)
 	})
 }
 

@@ -167,7 +167,7 @@ func TestCoordinatorsComeAndGo(t *testing.T) {
 	var over atomic.Bool
 	ended := make(chan struct{}, 10_000)
 	var clients sync.WaitGroup
-	for i := range 4 {
+	for i := range 24 { // a crowd at each of them
 		clients.Go(func() {
 			for !over.Load() {
 				if err := markOnce(ctx, client, i%2 == 0); err != nil {

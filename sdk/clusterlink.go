@@ -22,6 +22,7 @@ const (
 	connectTimeout = 5 * time.Second
 	maxMisses      = 3 // polls without a word, after which the connection is given up
 	firstPoll      = 100 * time.Millisecond
+	window         = 1 << 20          // bytes that a member may send ahead, as a coordinator's own
 	linger         = 30 * time.Second // for what is under way on a connection that is needed no more
 )
 
@@ -40,6 +41,7 @@ type link struct {
 	address string
 	origin  origin
 	conn    *grpc.ClientConn
+	talks   *conversations // over conn
 	life    context.Context
 	end     context.CancelFunc
 	again   chan struct{} // asks for a poll now
@@ -64,6 +66,8 @@ func (c *Cluster) add(address string, from origin, name string) error {
 			Backoff:           grpcbackoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: c.cfg.PollInterval},
 			MinConnectTimeout: connectTimeout,
 		}),
+		// Fixed, so that gRPC does not ping for a better one at every request.
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		// A name may stand for many members: not everybody connects to the first.
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}`),
 	}
@@ -74,7 +78,7 @@ func (c *Cluster) add(address string, from origin, name string) error {
 	if err != nil {
 		return err
 	}
-	l := &link{address: address, origin: from, name: name, conn: conn, again: make(chan struct{}, 1)}
+	l := &link{address: address, origin: from, name: name, conn: conn, talks: newConversations(conn), again: make(chan struct{}, 1)}
 	l.life, l.end = context.WithCancel(c.life)
 	c.links = append(c.links, l)
 	c.polls.Go(func() error {

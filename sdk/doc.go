@@ -31,8 +31,10 @@
 // the global transaction turns back, or it returns any other error (or panics,
 // or runs out of time) and is called again.
 //
-// The guard remembers by rows of the table amends_inbox. They must be kept for
-// longer than any transaction takes to end.
+// The guard remembers by rows of the table amends_inbox. They are needed until
+// the transaction has ended, which may take months where a person has to decide.
+// Run asks the coordinators, and deletes the rows of what has ended: PurgeConfig
+// says when.
 //
 // # A cluster of coordinators
 //

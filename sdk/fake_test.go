@@ -39,6 +39,7 @@ type fakeCoordinator struct {
 	abort  func(context.Context, *amendsv1.AbortTransactionRequest) (*amendsv1.AbortTransactionResponse, error)
 	wait   func(context.Context, *amendsv1.WaitTransactionRequest) (*amendsv1.WaitTransactionResponse, error)
 	reject func(*amendsv1.Hello) error // nil: welcome
+	talk   func(amendsv1.TransactionService_ConverseServer) error
 
 	heartbeat time.Duration
 	mute      bool // answers no ping
@@ -71,6 +72,13 @@ func (f *fakeCoordinator) WaitTransaction(
 	ctx context.Context, r *amendsv1.WaitTransactionRequest,
 ) (*amendsv1.WaitTransactionResponse, error) {
 	return f.wait(ctx, r)
+}
+
+func (f *fakeCoordinator) Converse(g amendsv1.TransactionService_ConverseServer) error {
+	if f.talk == nil {
+		return f.UnimplementedTransactionServiceServer.Converse(g)
+	}
+	return f.talk(g)
 }
 
 // fakeStream is one attended stream, seen from the coordinator.

@@ -187,14 +187,11 @@ func (g *guard) record(ctx context.Context, tx *sql.Tx, key string, body []byte)
 // every other way out, a panic included. A refusal whose rollback failed is no
 // refusal: nobody knows what stands.
 func (g *guard) inTx(ctx context.Context, fn func(*sql.Tx) ([]byte, error)) (reply []byte, err error) {
-	if g.turn != nil {
-		select {
-		case g.turn <- struct{}{}:
-			defer func() { <-g.turn }()
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the database's only writer: %w", ctx.Err())
-		}
+	release, err := g.takeTurn(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	conn, err := g.db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
@@ -233,6 +230,20 @@ func (g *guard) inTx(ctx context.Context, fn func(*sql.Tx) ([]byte, error)) (rep
 		g.outbox.Wake()
 	}
 	return reply, nil
+}
+
+// takeTurn waits, where the database has one writer, until that is the caller,
+// and returns what ends its turn.
+func (g *guard) takeTurn(ctx context.Context) (release func(), err error) {
+	if g.turn == nil {
+		return func() {}, nil
+	}
+	select {
+	case g.turn <- struct{}{}:
+		return func() { <-g.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the database's only writer: %w", ctx.Err())
+	}
 }
 
 // notRolledBack says what a failed rollback makes of the error before it. That

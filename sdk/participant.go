@@ -42,6 +42,7 @@ type ParticipantConfig struct {
 	DrainTimeout time.Duration  // how long Run waits at its end for running handlers; 0: 30 s
 	SkipMigrate  bool           // Run does not create the guard's tables: outbox.Migrate was called
 	Outbox       *outbox.Outbox // woken after each commit, for handlers that write to it; may be nil
+	Purge        *PurgeConfig   // when the guard's claims are deleted; nil: 72 h after the transaction's end
 	Logger       *slog.Logger   // nil: slog.Default()
 
 	// TracerProvider makes a span of each call, in the trace that the transaction
@@ -78,6 +79,7 @@ func (c *ParticipantConfig) withDefaults() ParticipantConfig {
 type Participant struct {
 	service string
 	cfg     ParticipantConfig
+	purging PurgeConfig
 	guard   guard
 	log     *slog.Logger
 	tracer  trace.Tracer
@@ -137,13 +139,15 @@ func newParticipant(what, service string, guard guard, cfg *ParticipantConfig, e
 	if c.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("DrainTimeout is %s, want 0 (30 s) or more", c.DrainTimeout))
 	}
-	if err := errors.Join(errs...); err != nil {
+	purging, err := c.Purge.withDefaults()
+	if err := errors.Join(append(errs, err)...); err != nil {
 		panic(fmt.Sprintf("sdk: %s(%q): %v", what, service, err))
 	}
 	return &Participant{
 		service: service, cfg: c, log: c.Logger.With("service", service, "instance", c.Instance),
 		tracer:  tracerOf(c.TracerProvider),
 		guard:   guard,
+		purging: purging,
 		actions: map[string]*action{},
 		slots:   make(chan struct{}, c.Concurrency),
 	}
@@ -232,7 +236,8 @@ func (p *Participant) lookup(name string) *action {
 // to those that join later; Close it after Run has returned.
 //
 // What becomes of one coordinator does not disturb the others. Handlers are the
-// participant's: at most Concurrency run at once, whoever calls.
+// participant's: at most Concurrency run at once, whoever calls. Beside that it
+// deletes the guard's claims of what has ended; see PurgeConfig.
 //
 // That includes a coordinator that refuses its credentials (ErrUnauthenticated,
 // ErrPermission): they may be put right at either end without a restart. Such a
@@ -260,6 +265,9 @@ func (p *Participant) Run(ctx context.Context, conns ...grpc.ClientConnInterface
 	context.AfterFunc(gctx, func() { time.AfterFunc(p.cfg.DrainTimeout, stop) })
 	for _, run := range p.attendances(grace, conns) {
 		g.Go(func() error { return run(gctx) })
+	}
+	if purge := p.newPurge(conns); purge != nil {
+		g.Go(func() error { return purge.run(gctx) })
 	}
 	err := g.Wait()
 	if err := errors.Join(err, p.awaitCalls(grace)); err != nil {

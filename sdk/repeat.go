@@ -24,6 +24,7 @@ var repeats = map[string]repeat{
 	amendsv1.TransactionService_CommitTcc_FullMethodName:        always, // a decision that was made stands, and is the answer
 	amendsv1.TransactionService_AbortTransaction_FullMethodName: always, // as a commit
 	amendsv1.TransactionService_WaitTransaction_FullMethodName:  always, // reads
+	amendsv1.TransactionService_FindEnded_FullMethodName:        always, // reads
 
 	amendsv1.AdminService_GetTransaction_FullMethodName:    always, // reads
 	amendsv1.AdminService_ListTransactions_FullMethodName:  always, // reads; page tokens hold for every member
@@ -55,6 +56,7 @@ var repeats = map[string]repeat{
 	// where to go on.
 	amendsv1.AdminService_WatchTransaction_FullMethodName: never,
 	amendsv1.ParticipantService_Attend_FullMethodName:     never,
+	amendsv1.TransactionService_Converse_FullMethodName:   never, // of what is under way in it, each by its own method
 }
 
 // repeatable reports whether a request may be sent again although it may have

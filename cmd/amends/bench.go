@@ -44,7 +44,8 @@ limits, saga, tcc and outbox.
   consume   as many messages handled once, from the log
   latency   from a message's commit to its handler, at --rate
   overload  sagas at twice the rate of a closed loop of 64 clients, or at --rate,
-            however many are under way: what completes while they are offered
+            by --clients of which each waits for its answer, and stays away for
+            as long as a refusal says: what completes while they are offered
 
 --store mysql makes a database of its own beside the one of the DSN and drops it in
 the end. Its statements and fsyncs are the server's own counters: what else uses

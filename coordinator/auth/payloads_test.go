@@ -119,6 +119,8 @@ func TestPayloadsAreKnown(t *testing.T) {
 		"amends.v1.DeadLetter.body":         "withDeadLetter",
 		"amends.v1.Call.payload":            "to the participant",
 		"amends.v1.StepReply.body":          "to the participant",
+		"amends.v1.Answer.response":         "the answer of a method, hidden before it is encoded",
+		"amends.v1.Answer.status":           "an error",
 	}
 	var walk func(m protoreflect.MessageDescriptor, done map[protoreflect.FullName]bool, found func(protoreflect.FieldDescriptor))
 	walk = func(m protoreflect.MessageDescriptor, done map[protoreflect.FullName]bool, found func(protoreflect.FieldDescriptor)) {

@@ -33,8 +33,8 @@ var (
 //
 // TransactionService is for services alone: people turn transactions back with
 // OperatorService, which asks for a reason and writes down who did it. Services
-// read with WaitTransaction; the rest of a namespace's transactions are not
-// theirs to see.
+// read with WaitTransaction and FindEnded, by gid; the rest of a namespace's
+// transactions are not theirs to see.
 var rules = map[string]rule{
 	amendsv1.TransactionService_StartSaga_FullMethodName:        serve,
 	amendsv1.TransactionService_BeginTcc_FullMethodName:         serve,
@@ -42,6 +42,8 @@ var rules = map[string]rule{
 	amendsv1.TransactionService_CommitTcc_FullMethodName:        serve,
 	amendsv1.TransactionService_AbortTransaction_FullMethodName: serve,
 	amendsv1.TransactionService_WaitTransaction_FullMethodName:  serve,
+	amendsv1.TransactionService_FindEnded_FullMethodName:        serve,
+	amendsv1.TransactionService_Converse_FullMethodName:         serve, // and each of its requests by its own rule
 
 	amendsv1.ParticipantService_Attend_FullMethodName: serve,
 

@@ -29,6 +29,8 @@ const wanted = `
 /amends.v1.TransactionService/CommitTcc                              s
 /amends.v1.TransactionService/AbortTransaction                       s
 /amends.v1.TransactionService/WaitTransaction                        s
+/amends.v1.TransactionService/FindEnded                              s
+/amends.v1.TransactionService/Converse                               s
 /amends.v1.ParticipantService/Attend                                 s
 /amends.v1.AdminService/GetTransaction                               vob
 /amends.v1.AdminService/ListTransactions                             vob

@@ -32,6 +32,11 @@ type Claimed struct {
 // transaction to end, and is first only if that one rolled back. outbox.Migrate
 // makes the table.
 //
+// Keys of three or four words, with one space between them, of which the last is
+// "do", "try" or "end" are those of the guard of package sdk, which deletes them
+// when they are old. Whoever deletes others is whoever made them: see
+// ForgetClaims and, for messages, Purge.
+//
 // On MySQL the wait can end in a deadlock or a timeout, mostly when several wait
 // for a transaction that then rolls back. The error is outbox.Dialect.Retryable:
 // roll tx back, and run it again.

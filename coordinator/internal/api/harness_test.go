@@ -45,6 +45,7 @@ type fakeEngine struct {
 	subs    int    // subscriptions that were not given back
 	cmd     api.Command
 	bulks   int // that were started
+	full    map[string]bool
 }
 
 var (
@@ -125,6 +126,12 @@ func (e *fakeEngine) write(ctx context.Context, rec store.Record, types ...strin
 		delete(e.changed, rec.GID)
 	}
 	return rec, nil
+}
+
+func (e *fakeEngine) Full(gid string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.full[gid]
 }
 
 func (e *fakeEngine) StartSaga(ctx context.Context, gid string, d *saga.Definition, labels map[string]string) (store.Record, bool, error) {

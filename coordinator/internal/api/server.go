@@ -39,6 +39,9 @@ type Engine interface {
 	// StartSaga stores a saga durably; created is false when it was there.
 	StartSaga(ctx context.Context, gid string, d *saga.Definition, labels map[string]string) (
 		rec store.Record, created bool, err error)
+	// Full reports whether a start of gid is to be refused as overloaded before
+	// anything else is looked at. It is cheap, and counts what it refuses.
+	Full(gid string) bool
 	// BeginTCC stores a TCC transaction durably; created is false when it was there.
 	BeginTCC(ctx context.Context, gid string, d *tcc.Definition, labels map[string]string) (
 		rec store.Record, created bool, err error)

@@ -16,6 +16,14 @@ import (
 // maxWait bounds every wait: a caller that wants longer asks again.
 const maxWait = time.Minute
 
+// errFull refuses starts. It is made once, as what it becomes on the wire: under
+// overload most of what is done is to refuse.
+var errFull = amendsv1.ErrOverloaded.With("as much is under way as can be done; try again in %v", refusedFor).
+	WithRetryAfter(refusedFor).GRPCStatus().Err()
+
+// refusedFor is how long whoever finds no room is to stay away.
+const refusedFor = time.Second
+
 // transactions is TransactionService.
 type transactions struct {
 	amendsv1.UnimplementedTransactionServiceServer
@@ -28,6 +36,9 @@ func (t *transactions) StartSaga(ctx context.Context, req *amendsv1.StartSagaReq
 	namespace, err := t.namespace(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
+	}
+	if t.engine.Full(wire.Key(namespace, req.GetGid())) {
+		return nil, errFull
 	}
 	wait, err := waitTime("wait", req.GetWait(), 0)
 	if err != nil {
@@ -58,6 +69,9 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	namespace, err := t.namespace(ctx)
 	if err != nil {
 		return nil, t.fail(ctx, err)
+	}
+	if t.engine.Full(wire.Key(namespace, req.GetGid())) {
+		return nil, errFull
 	}
 	key, err := newKey(namespace, req.GetGid(), req.GetLabels())
 	if err != nil {

@@ -42,6 +42,22 @@ func TestStartSaga(t *testing.T) {
 	wantErr(t, err, amendsv1.ErrGIDConflict, `"A-17"`)
 }
 
+// TestFull: a start for which there is no room is refused before anything else is
+// looked at.
+func TestFull(t *testing.T) {
+	h := newHost(t, api.Config{})
+	h.full = map[string]bool{"A-17": true}
+	_, err := h.tx.StartSaga(t.Context(), &amendsv1.StartSagaRequest{Gid: "A-17"})
+	_, err2 := h.tx.BeginTcc(t.Context(), &amendsv1.BeginTccRequest{Gid: "A-17"})
+	for _, err := range []error{err, err2} {
+		if e := wantErr(t, err, amendsv1.ErrOverloaded, "try again"); e.RetryAfter != time.Second {
+			t.Errorf("%v says to try again after %v", e, e.RetryAfter)
+		}
+	}
+	_, err = h.tx.StartSaga(t.Context(), &amendsv1.StartSagaRequest{Gid: "A-18"})
+	wantErr(t, err, amendsv1.ErrInvalidDefinition)
+}
+
 func TestServerMakesGID(t *testing.T) {
 	h := newHost(t, api.Config{})
 	one, two := h.start(t, transfer("")), h.start(t, transfer(""))

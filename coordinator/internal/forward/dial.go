@@ -27,6 +27,7 @@ const (
 	pingEvery     = 10 * time.Second // of silence while requests are under way; gRPC pings no more often
 	pingTimeout   = 3 * time.Second  // then a link that was cut without a word is given up
 	complainEvery = 10 * time.Second // about one member
+	window        = 1 << 20          // bytes that a member may send ahead, as a coordinator's own
 )
 
 // conns are the connections to other members, by address.
@@ -82,6 +83,7 @@ func (c *conns) options() []grpc.DialOption {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 	}
 }
 

@@ -1229,6 +1229,118 @@ func (x *WaitTransactionResponse) GetTransaction() *Transaction {
 	return nil
 }
 
+type FindEndedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000.
+	Gids []string `protobuf:"bytes,1,rep,name=gids,proto3" json:"gids,omitempty"`
+	// Counts as ended what ended at least so long ago, by the coordinator's clock.
+	// Absent or 0: whatever has ended.
+	EndedFor      *durationpb.Duration `protobuf:"bytes,2,opt,name=ended_for,json=endedFor,proto3" json:"ended_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindEndedRequest) Reset() {
+	*x = FindEndedRequest{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindEndedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindEndedRequest) ProtoMessage() {}
+
+func (x *FindEndedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindEndedRequest.ProtoReflect.Descriptor instead.
+func (*FindEndedRequest) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FindEndedRequest) GetGids() []string {
+	if x != nil {
+		return x.Gids
+	}
+	return nil
+}
+
+func (x *FindEndedRequest) GetEndedFor() *durationpb.Duration {
+	if x != nil {
+		return x.EndedFor
+	}
+	return nil
+}
+
+// Each gid is in one of the lists, or in neither: then the transaction goes on,
+// waits for a person, or ended less long ago.
+type FindEndedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// COMMITTED, ROLLED_BACK or ABANDONED: they stay so.
+	Ended []string `protobuf:"bytes,1,rep,name=ended,proto3" json:"ended,omitempty"`
+	// There is no such transaction in this namespace: it ended and was deleted
+	// after the retention time, or it belongs elsewhere.
+	Unknown       []string `protobuf:"bytes,2,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindEndedResponse) Reset() {
+	*x = FindEndedResponse{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindEndedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindEndedResponse) ProtoMessage() {}
+
+func (x *FindEndedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindEndedResponse.ProtoReflect.Descriptor instead.
+func (*FindEndedResponse) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FindEndedResponse) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *FindEndedResponse) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 // Why a transaction turned back or is parked.
 type Cause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1244,7 +1356,7 @@ type Cause struct {
 
 func (x *Cause) Reset() {
 	*x = Cause{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	mi := &file_amends_v1_transaction_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1368,7 @@ func (x *Cause) String() string {
 func (*Cause) ProtoMessage() {}
 
 func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[15]
+	mi := &file_amends_v1_transaction_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1381,7 @@ func (x *Cause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cause.ProtoReflect.Descriptor instead.
 func (*Cause) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{15}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Cause) GetBranch() string {
@@ -1324,7 +1436,7 @@ type Branch struct {
 
 func (x *Branch) Reset() {
 	*x = Branch{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	mi := &file_amends_v1_transaction_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1448,7 @@ func (x *Branch) String() string {
 func (*Branch) ProtoMessage() {}
 
 func (x *Branch) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[16]
+	mi := &file_amends_v1_transaction_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1461,7 @@ func (x *Branch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Branch.ProtoReflect.Descriptor instead.
 func (*Branch) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{16}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Branch) GetName() string {
@@ -1473,7 +1585,7 @@ type Transaction struct {
 
 func (x *Transaction) Reset() {
 	*x = Transaction{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[17]
+	mi := &file_amends_v1_transaction_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1597,7 @@ func (x *Transaction) String() string {
 func (*Transaction) ProtoMessage() {}
 
 func (x *Transaction) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[17]
+	mi := &file_amends_v1_transaction_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1610,7 @@ func (x *Transaction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transaction.ProtoReflect.Descriptor instead.
 func (*Transaction) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{17}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Transaction) GetGid() string {
@@ -1662,7 +1774,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_amends_v1_transaction_proto_msgTypes[18]
+	mi := &file_amends_v1_transaction_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1786,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_amends_v1_transaction_proto_msgTypes[18]
+	mi := &file_amends_v1_transaction_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1799,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{18}
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Check) GetAction() string {
@@ -1709,6 +1821,261 @@ func (x *Check) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+// What a client sends in a conversation, as much as it has at a time.
+type ConverseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Asks  []*Ask                 `protobuf:"bytes,1,rep,name=asks,proto3" json:"asks,omitempty"`
+	// The ids of asks whose answer nobody waits for any more. One that is not
+	// under way counts for nothing.
+	Cancel        []uint64 `protobuf:"varint,2,rep,packed,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConverseRequest) Reset() {
+	*x = ConverseRequest{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConverseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConverseRequest) ProtoMessage() {}
+
+func (x *ConverseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConverseRequest.ProtoReflect.Descriptor instead.
+func (*ConverseRequest) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConverseRequest) GetAsks() []*Ask {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+func (x *ConverseRequest) GetCancel() []uint64 {
+	if x != nil {
+		return x.Cancel
+	}
+	return nil
+}
+
+// One request.
+type Ask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client's own; no two that are under way have the same.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The method's name within TransactionService, for example "StartSaga".
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// The encoded request.
+	Request []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	// The client's patience, as a request's own grpc-timeout. 0: any.
+	TimeoutMs     uint32 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ask) Reset() {
+	*x = Ask{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ask) ProtoMessage() {}
+
+func (x *Ask) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ask.ProtoReflect.Descriptor instead.
+func (*Ask) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Ask) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Ask) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Ask) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Ask) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type ConverseResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Answers []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	// In the first message: how many asks may be under way. With more the
+	// coordinator stops reading until some are answered.
+	Capacity int32 `protobuf:"varint,2,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// No more asks on this stream, please; what is under way is still answered.
+	Drain         bool `protobuf:"varint,3,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConverseResponse) Reset() {
+	*x = ConverseResponse{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConverseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConverseResponse) ProtoMessage() {}
+
+func (x *ConverseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConverseResponse.ProtoReflect.Descriptor instead.
+func (*ConverseResponse) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ConverseResponse) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *ConverseResponse) GetCapacity() int32 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *ConverseResponse) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+// The answer to one request.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Of a success: the encoded response.
+	Response []byte `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
+	// Of a failure: the encoded google.rpc.Status, details and all, as
+	// grpc-status-details-bin has it.
+	Status        []byte `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_amends_v1_transaction_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_amends_v1_transaction_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_amends_v1_transaction_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Answer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Answer) GetResponse() []byte {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *Answer) GetStatus() []byte {
+	if x != nil {
+		return x.Status
+	}
+	return nil
 }
 
 var File_amends_v1_transaction_proto protoreflect.FileDescriptor
@@ -1783,7 +2150,13 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x124\n" +
 	"\bmax_wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"S\n" +
 	"\x17WaitTransactionResponse\x128\n" +
-	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\"M\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\"^\n" +
+	"\x10FindEndedRequest\x12\x12\n" +
+	"\x04gids\x18\x01 \x03(\tR\x04gids\x126\n" +
+	"\tended_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bendedFor\"C\n" +
+	"\x11FindEndedResponse\x12\x14\n" +
+	"\x05ended\x18\x01 \x03(\tR\x05ended\x12\x18\n" +
+	"\aunknown\x18\x02 \x03(\tR\aunknown\"M\n" +
 	"\x05Cause\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -1834,7 +2207,24 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05Check\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error*\xb2\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"M\n" +
+	"\x0fConverseRequest\x12\"\n" +
+	"\x04asks\x18\x01 \x03(\v2\x0e.amends.v1.AskR\x04asks\x12\x16\n" +
+	"\x06cancel\x18\x02 \x03(\x04R\x06cancel\"f\n" +
+	"\x03Ask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x04 \x01(\rR\ttimeoutMs\"q\n" +
+	"\x10ConverseResponse\x12+\n" +
+	"\aanswers\x18\x01 \x03(\v2\x11.amends.v1.AnswerR\aanswers\x12\x1a\n" +
+	"\bcapacity\x18\x02 \x01(\x05R\bcapacity\x12\x14\n" +
+	"\x05drain\x18\x03 \x01(\bR\x05drain\"L\n" +
+	"\x06Answer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
+	"\bresponse\x18\x02 \x01(\fR\bresponse\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\fR\x06status*\xb2\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_RUNNING\x10\x01\x12\x14\n" +
@@ -1864,14 +2254,16 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x0eVERB_SKIP_STEP\x10\x05\x12\x16\n" +
 	"\x12VERB_COMPLETE_STEP\x10\x06\x12\x12\n" +
 	"\x0eVERB_FAIL_STEP\x10\a\x12\x10\n" +
-	"\fVERB_ABANDON\x10\b2\xe8\x03\n" +
+	"\fVERB_ABANDON\x10\b2\xf9\x04\n" +
 	"\x12TransactionService\x12F\n" +
 	"\tStartSaga\x12\x1b.amends.v1.StartSagaRequest\x1a\x1c.amends.v1.StartSagaResponse\x12C\n" +
 	"\bBeginTcc\x12\x1a.amends.v1.BeginTccRequest\x1a\x1b.amends.v1.BeginTccResponse\x12F\n" +
 	"\tTryBranch\x12\x1b.amends.v1.TryBranchRequest\x1a\x1c.amends.v1.TryBranchResponse\x12F\n" +
 	"\tCommitTcc\x12\x1b.amends.v1.CommitTccRequest\x1a\x1c.amends.v1.CommitTccResponse\x12[\n" +
 	"\x10AbortTransaction\x12\".amends.v1.AbortTransactionRequest\x1a#.amends.v1.AbortTransactionResponse\x12X\n" +
-	"\x0fWaitTransaction\x12!.amends.v1.WaitTransactionRequest\x1a\".amends.v1.WaitTransactionResponseB7Z5github.com/amends-dev/amends/proto/amends/v1;amendsv1b\x06proto3"
+	"\x0fWaitTransaction\x12!.amends.v1.WaitTransactionRequest\x1a\".amends.v1.WaitTransactionResponse\x12F\n" +
+	"\tFindEnded\x12\x1b.amends.v1.FindEndedRequest\x1a\x1c.amends.v1.FindEndedResponse\x12G\n" +
+	"\bConverse\x12\x1a.amends.v1.ConverseRequest\x1a\x1b.amends.v1.ConverseResponse(\x010\x01B7Z5github.com/amends-dev/amends/proto/amends/v1;amendsv1b\x06proto3"
 
 var (
 	file_amends_v1_transaction_proto_rawDescOnce sync.Once
@@ -1886,7 +2278,7 @@ func file_amends_v1_transaction_proto_rawDescGZIP() []byte {
 }
 
 var file_amends_v1_transaction_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_amends_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_amends_v1_transaction_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_amends_v1_transaction_proto_goTypes = []any{
 	(State)(0),                       // 0: amends.v1.State
 	(Kind)(0),                        // 1: amends.v1.Kind
@@ -1907,71 +2299,84 @@ var file_amends_v1_transaction_proto_goTypes = []any{
 	(*AbortTransactionResponse)(nil), // 16: amends.v1.AbortTransactionResponse
 	(*WaitTransactionRequest)(nil),   // 17: amends.v1.WaitTransactionRequest
 	(*WaitTransactionResponse)(nil),  // 18: amends.v1.WaitTransactionResponse
-	(*Cause)(nil),                    // 19: amends.v1.Cause
-	(*Branch)(nil),                   // 20: amends.v1.Branch
-	(*Transaction)(nil),              // 21: amends.v1.Transaction
-	(*Check)(nil),                    // 22: amends.v1.Check
-	nil,                              // 23: amends.v1.StartSagaRequest.LabelsEntry
-	nil,                              // 24: amends.v1.BeginTccRequest.LabelsEntry
-	nil,                              // 25: amends.v1.Transaction.LabelsEntry
-	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
+	(*FindEndedRequest)(nil),         // 19: amends.v1.FindEndedRequest
+	(*FindEndedResponse)(nil),        // 20: amends.v1.FindEndedResponse
+	(*Cause)(nil),                    // 21: amends.v1.Cause
+	(*Branch)(nil),                   // 22: amends.v1.Branch
+	(*Transaction)(nil),              // 23: amends.v1.Transaction
+	(*Check)(nil),                    // 24: amends.v1.Check
+	(*ConverseRequest)(nil),          // 25: amends.v1.ConverseRequest
+	(*Ask)(nil),                      // 26: amends.v1.Ask
+	(*ConverseResponse)(nil),         // 27: amends.v1.ConverseResponse
+	(*Answer)(nil),                   // 28: amends.v1.Answer
+	nil,                              // 29: amends.v1.StartSagaRequest.LabelsEntry
+	nil,                              // 30: amends.v1.BeginTccRequest.LabelsEntry
+	nil,                              // 31: amends.v1.Transaction.LabelsEntry
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
 }
 var file_amends_v1_transaction_proto_depIdxs = []int32{
-	26, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
-	26, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
-	26, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
+	32, // 0: amends.v1.RetryPolicy.initial:type_name -> google.protobuf.Duration
+	32, // 1: amends.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
+	32, // 2: amends.v1.RetryPolicy.call_timeout:type_name -> google.protobuf.Duration
 	2,  // 3: amends.v1.SagaStep.kind:type_name -> amends.v1.StepKind
 	4,  // 4: amends.v1.SagaStep.retry:type_name -> amends.v1.RetryPolicy
 	5,  // 5: amends.v1.StartSagaRequest.steps:type_name -> amends.v1.SagaStep
-	26, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
-	23, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
-	26, // 8: amends.v1.StartSagaRequest.wait:type_name -> google.protobuf.Duration
-	21, // 9: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
-	26, // 10: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
-	24, // 11: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
+	32, // 6: amends.v1.StartSagaRequest.timeout:type_name -> google.protobuf.Duration
+	29, // 7: amends.v1.StartSagaRequest.labels:type_name -> amends.v1.StartSagaRequest.LabelsEntry
+	32, // 8: amends.v1.StartSagaRequest.wait:type_name -> google.protobuf.Duration
+	23, // 9: amends.v1.StartSagaResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 10: amends.v1.BeginTccRequest.timeout:type_name -> google.protobuf.Duration
+	30, // 11: amends.v1.BeginTccRequest.labels:type_name -> amends.v1.BeginTccRequest.LabelsEntry
 	9,  // 12: amends.v1.BeginTccRequest.check:type_name -> amends.v1.CheckBack
 	4,  // 13: amends.v1.CheckBack.retry:type_name -> amends.v1.RetryPolicy
-	21, // 14: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
+	23, // 14: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
 	4,  // 15: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
-	26, // 16: amends.v1.CommitTccRequest.wait:type_name -> google.protobuf.Duration
-	21, // 17: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
-	26, // 18: amends.v1.AbortTransactionRequest.wait:type_name -> google.protobuf.Duration
-	21, // 19: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	26, // 20: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
-	21, // 21: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	2,  // 22: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
-	3,  // 23: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
-	27, // 24: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
-	1,  // 25: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
-	0,  // 26: amends.v1.Transaction.state:type_name -> amends.v1.State
-	19, // 27: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
-	25, // 28: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
-	27, // 29: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	27, // 30: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
-	27, // 31: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
-	27, // 32: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
-	27, // 33: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
-	20, // 34: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
-	3,  // 35: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
-	22, // 36: amends.v1.Transaction.check:type_name -> amends.v1.Check
-	6,  // 37: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
-	8,  // 38: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
-	11, // 39: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
-	13, // 40: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
-	15, // 41: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
-	17, // 42: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
-	7,  // 43: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
-	10, // 44: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
-	12, // 45: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
-	14, // 46: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
-	16, // 47: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
-	18, // 48: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
-	43, // [43:49] is the sub-list for method output_type
-	37, // [37:43] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	32, // 16: amends.v1.CommitTccRequest.wait:type_name -> google.protobuf.Duration
+	23, // 17: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 18: amends.v1.AbortTransactionRequest.wait:type_name -> google.protobuf.Duration
+	23, // 19: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 20: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
+	23, // 21: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 22: amends.v1.FindEndedRequest.ended_for:type_name -> google.protobuf.Duration
+	2,  // 23: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
+	3,  // 24: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
+	33, // 25: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
+	1,  // 26: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
+	0,  // 27: amends.v1.Transaction.state:type_name -> amends.v1.State
+	21, // 28: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
+	31, // 29: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
+	33, // 30: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	33, // 31: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
+	33, // 32: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
+	33, // 33: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
+	33, // 34: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
+	22, // 35: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
+	3,  // 36: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
+	24, // 37: amends.v1.Transaction.check:type_name -> amends.v1.Check
+	26, // 38: amends.v1.ConverseRequest.asks:type_name -> amends.v1.Ask
+	28, // 39: amends.v1.ConverseResponse.answers:type_name -> amends.v1.Answer
+	6,  // 40: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
+	8,  // 41: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
+	11, // 42: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
+	13, // 43: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
+	15, // 44: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
+	17, // 45: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
+	19, // 46: amends.v1.TransactionService.FindEnded:input_type -> amends.v1.FindEndedRequest
+	25, // 47: amends.v1.TransactionService.Converse:input_type -> amends.v1.ConverseRequest
+	7,  // 48: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
+	10, // 49: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
+	12, // 50: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
+	14, // 51: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
+	16, // 52: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
+	18, // 53: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
+	20, // 54: amends.v1.TransactionService.FindEnded:output_type -> amends.v1.FindEndedResponse
+	27, // 55: amends.v1.TransactionService.Converse:output_type -> amends.v1.ConverseResponse
+	48, // [48:56] is the sub-list for method output_type
+	40, // [40:48] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_transaction_proto_init() }
@@ -1985,7 +2390,7 @@ func file_amends_v1_transaction_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amends_v1_transaction_proto_rawDesc), len(file_amends_v1_transaction_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   22,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const (
 	TransactionService_CommitTcc_FullMethodName        = "/amends.v1.TransactionService/CommitTcc"
 	TransactionService_AbortTransaction_FullMethodName = "/amends.v1.TransactionService/AbortTransaction"
 	TransactionService_WaitTransaction_FullMethodName  = "/amends.v1.TransactionService/WaitTransaction"
+	TransactionService_FindEnded_FullMethodName        = "/amends.v1.TransactionService/FindEnded"
+	TransactionService_Converse_FullMethodName         = "/amends.v1.TransactionService/Converse"
 )
 
 // TransactionServiceClient is the client API for TransactionService service.
@@ -37,7 +39,8 @@ type TransactionServiceClient interface {
 	// StartSaga stores a saga durably and answers, with wait when it has ended.
 	// Starting again with the same gid and the same content returns the same
 	// transaction; with other content it is ALREADY_EXISTS with reason
-	// GID_CONFLICT.
+	// GID_CONFLICT. RESOURCE_EXHAUSTED says that this request began nothing; it
+	// says nothing of an earlier one with the same gid whose answer was lost.
 	StartSaga(ctx context.Context, in *StartSagaRequest, opts ...grpc.CallOption) (*StartSagaResponse, error)
 	// BeginTcc opens a TCC transaction. It is idempotent in the same way.
 	BeginTcc(ctx context.Context, in *BeginTccRequest, opts ...grpc.CallOption) (*BeginTccResponse, error)
@@ -54,6 +57,16 @@ type TransactionServiceClient interface {
 	// WaitTransaction answers when the transaction has finished or is parked, or
 	// after max_wait with the state it then has.
 	WaitTransaction(ctx context.Context, in *WaitTransactionRequest, opts ...grpc.CallOption) (*WaitTransactionResponse, error)
+	// FindEnded tells which of some transactions have ended, and which are not
+	// known. Participants ask it before they forget what they did for them.
+	FindEnded(ctx context.Context, in *FindEndedRequest, opts ...grpc.CallOption) (*FindEndedResponse, error)
+	// Converse carries many requests of the methods above on one stream, each as
+	// if it was made by itself with the stream's own metadata: the same checks,
+	// the same answers, the same errors. The coordinator's first message is its
+	// welcome; answers come in any order. Half-closing the stream asks for what
+	// is under way, and ends it. Whoever cannot keep a stream open, behind a proxy
+	// that holds messages back for example, calls the methods themselves.
+	Converse(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConverseRequest, ConverseResponse], error)
 }
 
 type transactionServiceClient struct {
@@ -124,6 +137,29 @@ func (c *transactionServiceClient) WaitTransaction(ctx context.Context, in *Wait
 	return out, nil
 }
 
+func (c *transactionServiceClient) FindEnded(ctx context.Context, in *FindEndedRequest, opts ...grpc.CallOption) (*FindEndedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindEndedResponse)
+	err := c.cc.Invoke(ctx, TransactionService_FindEnded_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *transactionServiceClient) Converse(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConverseRequest, ConverseResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TransactionService_ServiceDesc.Streams[0], TransactionService_Converse_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConverseRequest, ConverseResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransactionService_ConverseClient = grpc.BidiStreamingClient[ConverseRequest, ConverseResponse]
+
 // TransactionServiceServer is the server API for TransactionService service.
 // All implementations must embed UnimplementedTransactionServiceServer
 // for forward compatibility.
@@ -134,7 +170,8 @@ type TransactionServiceServer interface {
 	// StartSaga stores a saga durably and answers, with wait when it has ended.
 	// Starting again with the same gid and the same content returns the same
 	// transaction; with other content it is ALREADY_EXISTS with reason
-	// GID_CONFLICT.
+	// GID_CONFLICT. RESOURCE_EXHAUSTED says that this request began nothing; it
+	// says nothing of an earlier one with the same gid whose answer was lost.
 	StartSaga(context.Context, *StartSagaRequest) (*StartSagaResponse, error)
 	// BeginTcc opens a TCC transaction. It is idempotent in the same way.
 	BeginTcc(context.Context, *BeginTccRequest) (*BeginTccResponse, error)
@@ -151,6 +188,16 @@ type TransactionServiceServer interface {
 	// WaitTransaction answers when the transaction has finished or is parked, or
 	// after max_wait with the state it then has.
 	WaitTransaction(context.Context, *WaitTransactionRequest) (*WaitTransactionResponse, error)
+	// FindEnded tells which of some transactions have ended, and which are not
+	// known. Participants ask it before they forget what they did for them.
+	FindEnded(context.Context, *FindEndedRequest) (*FindEndedResponse, error)
+	// Converse carries many requests of the methods above on one stream, each as
+	// if it was made by itself with the stream's own metadata: the same checks,
+	// the same answers, the same errors. The coordinator's first message is its
+	// welcome; answers come in any order. Half-closing the stream asks for what
+	// is under way, and ends it. Whoever cannot keep a stream open, behind a proxy
+	// that holds messages back for example, calls the methods themselves.
+	Converse(grpc.BidiStreamingServer[ConverseRequest, ConverseResponse]) error
 	mustEmbedUnimplementedTransactionServiceServer()
 }
 
@@ -178,6 +225,12 @@ func (UnimplementedTransactionServiceServer) AbortTransaction(context.Context, *
 }
 func (UnimplementedTransactionServiceServer) WaitTransaction(context.Context, *WaitTransactionRequest) (*WaitTransactionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitTransaction not implemented")
+}
+func (UnimplementedTransactionServiceServer) FindEnded(context.Context, *FindEndedRequest) (*FindEndedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindEnded not implemented")
+}
+func (UnimplementedTransactionServiceServer) Converse(grpc.BidiStreamingServer[ConverseRequest, ConverseResponse]) error {
+	return status.Error(codes.Unimplemented, "method Converse not implemented")
 }
 func (UnimplementedTransactionServiceServer) mustEmbedUnimplementedTransactionServiceServer() {}
 func (UnimplementedTransactionServiceServer) testEmbeddedByValue()                            {}
@@ -308,6 +361,31 @@ func _TransactionService_WaitTransaction_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TransactionService_FindEnded_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindEndedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransactionServiceServer).FindEnded(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TransactionService_FindEnded_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransactionServiceServer).FindEnded(ctx, req.(*FindEndedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TransactionService_Converse_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TransactionServiceServer).Converse(&grpc.GenericServerStream[ConverseRequest, ConverseResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TransactionService_ConverseServer = grpc.BidiStreamingServer[ConverseRequest, ConverseResponse]
+
 // TransactionService_ServiceDesc is the grpc.ServiceDesc for TransactionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -339,7 +417,18 @@ var TransactionService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "WaitTransaction",
 			Handler:    _TransactionService_WaitTransaction_Handler,
 		},
+		{
+			MethodName: "FindEnded",
+			Handler:    _TransactionService_FindEnded_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Converse",
+			Handler:       _TransactionService_Converse_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "amends/v1/transaction.proto",
 }

@@ -233,7 +233,11 @@ func runLatency(ctx context.Context, r *rig) (Result, error) {
 	}
 	relay := outbox.NewRelay(s.box, s.db, pub, &outbox.RelayConfig{Logger: r.cfg.Logger})
 	a := &arrivals{hist: hdrhistogram.New(1, longest, digits)}
-	consumer, err := s.consumer(func(_ context.Context, _ *sql.Tx, m outbox.Message) error { return a.note(m) })
+	reader := *s // another service, with connections of its own
+	if reader.db, _, err = r.database(ctx); err != nil {
+		return Result{}, err
+	}
+	consumer, err := reader.consumer(func(_ context.Context, _ *sql.Tx, m outbox.Message) error { return a.note(m) })
 	if err != nil {
 		return Result{}, err
 	}

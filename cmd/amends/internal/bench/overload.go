@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
+	"github.com/amends-dev/amends/saga"
 	"github.com/amends-dev/amends/sdk"
 )
 
@@ -22,48 +23,67 @@ const (
 	offeredOfPeak  = 2.0 // what is offered without a rate
 	limitPeak      = "peak"
 	overloadBudget = 2 * time.Minute // for a transaction to end, after which it has failed
+	connectAtOnce  = 64
 )
 
-// runOverload measures a closed loop of 64 clients, and then offers twice that,
-// or the rate of the configuration, whatever is under way: what completes while
-// it is offered is counted, and compared with the closed loop. Each client has a
-// connection of its own.
+// runOverload measures a closed loop of 64 clients, and then has all clients
+// offer twice that, or the rate of the configuration: what completes while it is
+// offered is counted, and compared with the closed loop. Each client has a
+// connection of its own, on which it has been answered before, and waits for an
+// answer before it asks again: what is due meanwhile waits, and counts from when
+// it was due. One that is refused stays away for as long as it is told.
 func runOverload(ctx context.Context, r *rig) (Result, error) {
-	client, err := r.services(ctx)
-	if err != nil {
+	if _, err := r.services(ctx); err != nil {
 		return Result{}, err
 	}
 	s := sagaOf(r.cfg)
+	clients, err := r.clients(ctx, s)
+	if err != nil {
+		return Result{}, err
+	}
+	once := func(ctx context.Context, n int) error {
+		return ended(sdk.RunSaga(ctx, clients[n], s, input{account: n * r.cfg.Steps}, nil))
+	}
 	closed := *r.cfg
 	closed.Clients, closed.Rate = min(peakClients, r.cfg.Clients), 0
 	quiet := *r
 	quiet.cfg = &closed
-	peak, err := quiet.loop(ctx, func(ctx context.Context, n int) error {
-		return ended(sdk.RunSaga(ctx, client, s, input{account: n * r.cfg.Steps}, nil))
-	})
+	peak, err := quiet.loop(ctx, once)
 	if err != nil {
 		return Result{}, err
-	}
-	clients := make([]*sdk.Client, r.cfg.Clients)
-	for i := range clients {
-		conn, err := r.connect(r.addrs)
-		if err != nil {
-			return Result{}, err
-		}
-		clients[i] = sdk.NewClient(conn, &sdk.ClientConfig{Logger: r.cfg.Logger})
 	}
 	rate := r.cfg.Rate
 	if rate == 0 {
 		rate = offeredOfPeak * peak.PerSecond
 	}
-	res, err := r.offer(ctx, rate, func(ctx context.Context, n int) error {
-		n %= r.cfg.Clients
-		return ended(sdk.RunSaga(ctx, clients[n], s, input{account: n * r.cfg.Steps}, nil))
-	})
+	res, err := r.offer(ctx, rate, once)
 	res.Setup = fmt.Sprintf("%s, %d clients, %.0f/s offered where %.0f/s is the peak", r.cfg.Store, r.cfg.Clients, rate, peak.PerSecond) +
 		r.shape("steps")
 	res.Limit, res.Fraction = limitPeak, res.PerSecond/peak.PerSecond
 	return res, err
+}
+
+// clients returns clients, each with a connection of its own, on which it has been
+// answered.
+func (r *rig) clients(ctx context.Context, s saga.Saga[input]) ([]*sdk.Client, error) {
+	var g errgroup.Group
+	g.SetLimit(connectAtOnce)
+	all := make([]*sdk.Client, r.cfg.Clients)
+	for i := range all {
+		conn, err := r.connect(r.addrs)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = sdk.NewClient(conn, &sdk.ClientConfig{Logger: r.cfg.Logger})
+		g.Go(func() error {
+			err := sdk.RunSaga(ctx, all[i], s, input{account: i * r.cfg.Steps}, nil)
+			if errors.Is(err, sdk.ErrOverloaded) { // which is an answer, too
+				return nil
+			}
+			return ended(err)
+		})
+	}
+	return all, g.Wait()
 }
 
 // offered counts what became of what began after the warm-up, and, for its rate,
@@ -76,40 +96,54 @@ type offered struct {
 	other  map[string]int64 // failures by what they say they are
 }
 
-// offer begins op at a rate, however many are under way, for the warm-up and then
-// for the time to measure, and waits for all of them.
+// offer has clients do op at a rate, for the warm-up and then for the time to
+// measure, and waits for what has begun.
 func (r *rig) offer(ctx context.Context, rate float64, op operation) (Result, error) {
 	o := &offered{hist: hdrhistogram.New(1, longest, digits), other: map[string]int64{}}
 	var g errgroup.Group
 	begin := time.Now()
 	from, to := begin.Add(r.cfg.Warmup), begin.Add(r.cfg.Warmup+r.cfg.For)
-	before, err := r.meter(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	for n := 0; ctx.Err() == nil; n++ {
-		due := begin.Add(time.Duration(float64(n) / rate * float64(time.Second)))
-		if due.After(to) {
-			break
-		}
-		wait(ctx, time.Until(due))
+	for client := range r.cfg.Clients {
 		g.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, overloadBudget)
-			defer cancel()
-			err := op(ctx, n)
-			o.note(err, due, time.Now(), from, to)
+			for n := 0; ctx.Err() == nil; n++ {
+				// Each client has every Clients-th place in the schedule.
+				place := float64(n*r.cfg.Clients+client) / rate
+				due := begin.Add(time.Duration(place * float64(time.Second)))
+				wait(ctx, time.Until(due))
+				if due.After(to) || time.Now().After(to) {
+					return nil
+				}
+				wait(ctx, r.one(ctx, o, op, client, due, from, to))
+			}
 			return nil
 		})
 	}
+	wait(ctx, time.Until(from))
+	before, err := r.meter(ctx)
+	wait(ctx, time.Until(to))
 	held := memory() // while it is full
-	after, err := r.meter(ctx)
-	if err != nil {
+	after, err2 := r.meter(ctx)
+	done := o.inTime.Load()
+	_ = g.Wait() // they return nil
+	if err := errors.Join(err, err2); err != nil {
 		return Result{}, err
 	}
-	_ = g.Wait() // they return nil
-	res := r.result(&o.counts, r.cfg.For, o.hist, before.until(after, o.completed.Load()))
+	res := r.result(&o.counts, r.cfg.For, o.hist, before.until(after, done))
 	res.Began, res.PerSecond, res.Failures, res.Memory = from, float64(o.inTime.Load())/r.cfg.For.Seconds(), o.other, held
 	return res, ctx.Err()
+}
+
+// one does what was due, and returns how long its client is to stay away.
+func (r *rig) one(ctx context.Context, o *offered, op operation, client int, due, from, to time.Time) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, overloadBudget)
+	defer cancel()
+	err := op(ctx, client)
+	o.note(err, due, time.Now(), from, to)
+	var known *amendsv1.Error
+	if errors.As(err, &known) {
+		return known.RetryAfter
+	}
+	return 0
 }
 
 func (o *offered) note(err error, due, now, from, to time.Time) {

@@ -35,7 +35,7 @@ var workloads = map[string]workload{
 //   - start-tx: a saga started in a local transaction, to its end
 //   - relay: a backlog published; consume: the same handled once
 //   - latency: from a message's commit to its handler
-//   - overload: more sagas than can be done, whoever waits
+//   - overload: more sagas than can be done
 func Workloads() []string {
 	names := []string{limitsName}
 	for name := range workloads {
