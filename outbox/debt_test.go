@@ -45,6 +45,42 @@ func TestSettlementWaits(t *testing.T) {
 	}
 }
 
+// TestWakeSavesALook: after a page that a wake-up told of the table is not read once more, unless there may be more.
+func TestWakeSavesALook(t *testing.T) {
+	p, log := newTestPartition(t)
+	p.told, p.r.cfg.Batch = true, 3
+	step := func(want outlook) {
+		t.Helper()
+		if got, err := p.step(t.Context()); err != nil || got != want {
+			t.Fatalf("step: %v, %v; want %v", got, err, want)
+		}
+	}
+	insert(t, p, 1, "k")
+	step(idle)
+	for id := int64(2); id <= 5; id++ {
+		insert(t, p, id, "k")
+	}
+	step(busy)
+	step(idle)
+	p.told = false
+	insert(t, p, 6, "k")
+	step(busy)
+	step(idle)
+	if got := log.ids(); got != "1 2 3 4 5 6" {
+		t.Errorf("published %s", got)
+	}
+	p.told, p.w.cursor = true, 7
+	if !p.caughtUp([]row{{id: 7}}) {
+		t.Error("the page was the last one")
+	}
+	if p.caughtUp([]row{{id: 7}, {id: 8}}) {
+		t.Error("the end of the page was not relayed")
+	}
+	if p.caughtUp([]row{{id: 7, msg: Message{Body: make([]byte, pageBytes)}}}) {
+		t.Error("the page ended for its weight: there may be more")
+	}
+}
+
 // TestTxWakesWhatItWrote, and Wake all.
 func TestTxWakesWhatItWrote(t *testing.T) {
 	p, _ := newTestPartition(t)

@@ -39,6 +39,7 @@ type partition struct {
 	noted   map[int64]string // the notes in amends_outbox_blocked: rows, and their keys here
 	notedAt time.Time
 
+	told   bool          // a wake-up began what is done now, and not a look at the table of our own
 	stream *follower     // SourceTable; nil: the table is polled
 	log    *logReader    // SourceLog; nil: the messages are in the table
 	nudge  chan struct{} // the source has something; nil: there is none
@@ -84,7 +85,7 @@ func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.w = newWindow(p.r.cfg.CommitTime)
 	p.checks, p.ahead, p.load, p.owed = checkedPages, nil, workload{}, debt{}
 	p.noted, p.notedAt = nil, time.Time{}
-	p.aside, p.asideAt, p.futile, p.spill = true, time.Time{}, 0, false
+	p.aside, p.asideAt, p.futile, p.spill, p.told = true, time.Time{}, 0, false, false
 	p.swept = time.Now()
 	p.resetSource()
 	defer p.resetSource()
@@ -108,7 +109,7 @@ func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 			pause(ctx, p.untilDue(p.r.cfg.PollMax))
 		case wait == idle:
 			p.load = workload{}
-			if !p.idle(ctx, wake, p.untilDue(poll)) {
+			if p.told = p.idle(ctx, wake, p.untilDue(poll)); !p.told {
 				poll = min(2*poll, p.r.cfg.PollMax)
 				continue
 			}
@@ -208,7 +209,24 @@ func (p *partition) poll(ctx context.Context) (outlook, error) {
 		p.spill = false
 		return idle, p.settleDue(ctx)
 	}
-	return p.relay(ctx, page)
+	next, err := p.relay(ctx, page)
+	if next == busy && err == nil && p.caughtUp(page) {
+		return idle, nil
+	}
+	return next, err
+}
+
+// caughtUp tells whether a wake-up comes for whatever is behind a page that was relayed: another look at the table
+// would find nothing, and takes the database as long as a message.
+func (p *partition) caughtUp(page []row) bool {
+	if !p.told || p.stream != nil || p.ahead != nil || len(page) == p.r.cfg.Batch || p.w.cursor != page[len(page)-1].id {
+		return false
+	}
+	weight := 0
+	for i := range page {
+		weight += page[i].msg.size()
+	}
+	return weight < pageBytes
 }
 
 // note logs the first of a series of errors, and its end.

@@ -187,7 +187,7 @@ type relayCounters struct {
 
 // Relay publishes what an outbox holds. Several relays of one database share the
 // partitions: each is one relay's at a time, and another takes over at most a
-// lease after it went silent. What is published is deleted within about 20 ms, so
+// lease after it went silent. What is published is deleted within about 50 ms, so
 // that messages which come one by one share a commit; what a crash leaves in
 // between comes again.
 type Relay struct {

@@ -11,7 +11,7 @@ import (
 const (
 	maxError      = 4 << 10 // bytes of an error that are kept with a dead letter
 	settleTimeout = 15 * time.Second
-	settleWithin  = 20 * time.Millisecond // what was published is deleted
+	settleWithin  = 50 * time.Millisecond // what was published is deleted
 )
 
 // settlement is what a batch owes to the tables.

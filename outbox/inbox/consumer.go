@@ -16,9 +16,10 @@ import (
 )
 
 // Handler handles a message in tx, which also holds the message's claim: what it does through tx takes effect once.
-// It must not commit or roll back. An error, or a panic, rolls tx back and the message is tried again; one that wraps
-// outbox.ErrPoison sends it to the dead letters at once. A message from a retry topic has the topic that it came from,
-// and headers that tell what failed (HeaderError and those beside it).
+// It must not commit or roll back, and must return tx's errors: MySQL rolls a deadlock's victim back whole, with its
+// claim, and carries out by itself whatever comes after. An error, or a panic, rolls tx back and the message is tried
+// again; one that wraps outbox.ErrPoison sends it to the dead letters at once. A message from a retry topic has the topic
+// that it came from, and headers that tell what failed (HeaderError and those beside it).
 type Handler func(ctx context.Context, tx *sql.Tx, m outbox.Message) error
 
 // DoneCache remembers outside of the database what a source has handled, so that most duplicates cost no transaction.
@@ -71,11 +72,8 @@ func NewConsumer(brokers []string, group string, topics []string, db *sql.DB, d 
 	if err != nil {
 		return nil, err
 	}
-	if con.cfg.Concurrency == 0 {
-		con.cfg.Concurrency = defaultConcurrency
-		if d == outbox.SQLite {
-			con.cfg.Concurrency = 1
-		}
+	if con.cfg.Concurrency == 0 && d == outbox.SQLite {
+		con.cfg.Concurrency = 1
 	}
 	con.db, con.inbox, con.handler = db, New(d, con.cfg.Source), handler
 	if _, err := con.inbox.Key("x"); err != nil {
@@ -84,7 +82,22 @@ func NewConsumer(brokers []string, group string, topics []string, db *sql.DB, d 
 	return con, nil
 }
 
-const defaultConcurrency = 8
+const (
+	defaultConcurrency = 32
+	leastConcurrency   = 8 // where the pool has as many connections, and of a forwarder
+)
+
+// concurrency is how many handlers run at once: by default as many as leave half of a bounded pool to others.
+func (c *Consumer) concurrency() int {
+	if c.cfg.Concurrency > 0 {
+		return c.cfg.Concurrency
+	}
+	most := c.db.Stats().MaxOpenConnections
+	if most <= 0 { // no bound
+		return defaultConcurrency
+	}
+	return min(defaultConcurrency, max(most/2, min(most, leastConcurrency)))
+}
 
 // newConsumer makes what needs no database. wrong are mistakes found before.
 func newConsumer(caller string, brokers []string, group string, topics []string, cfg *ConsumerConfig, wrong error) (*Consumer, error) {

@@ -39,7 +39,7 @@ func (c *Consumer) generation(run, ended context.Context, kgen *kafka.Generation
 	handling, cancel := context.WithCancel(context.WithoutCancel(run))
 	defer cancel()
 	g := &generation{
-		c: c, gen: kgen, handling: handling, slots: make(chan struct{}, c.cfg.Concurrency), chains: map[chainKey]*chain{},
+		c: c, gen: kgen, handling: handling, slots: make(chan struct{}, c.concurrency()), chains: map[chainKey]*chain{},
 	}
 	kept := g.takeOver(kgen)
 	c.cfg.Logger.Debug("Kafka: partitions assigned", "group", c.group, "generation", kgen.ID, "partitions", len(g.trackers),

@@ -25,7 +25,7 @@ func NewForwarder(brokers []string, group string, topics []string, to outbox.Pub
 	if err != nil {
 		return nil, err
 	}
-	con.cfg.Concurrency = cmp.Or(con.cfg.Concurrency, defaultConcurrency)
+	con.cfg.Concurrency = cmp.Or(con.cfg.Concurrency, leastConcurrency)
 	con.inbox = New(nil, con.cfg.Source)
 	con.handler = func(ctx context.Context, _ *sql.Tx, m outbox.Message) error {
 		return errors.Join(to.Publish(ctx, []outbox.Message{m})...)

@@ -32,8 +32,9 @@ func New(d *outbox.Dialect, source string) *Inbox { return &Inbox{d: d, source: 
 // commits both, so that fn's changes made through tx take effect exactly once
 // for each id. first is false, and fn does not run, when id was handled before.
 // When fn fails, nothing is remembered and its error is returned; the next Once
-// of the same id runs fn again. After an error of the commit nobody knows
-// whether it took place: call Once again.
+// of the same id runs fn again. fn must return tx's errors, as a Handler must.
+// After an error of the commit nobody knows whether it took place: call Once
+// again.
 func (in *Inbox) Once(ctx context.Context, db *sql.DB, id string, fn func(tx *sql.Tx) error) (first bool, err error) {
 	key, err := in.Key(id)
 	if err != nil {
