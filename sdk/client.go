@@ -97,7 +97,11 @@ func (c *Client) usable() error {
 // StartConfig configures the start of a saga. A nil *StartConfig is all
 // defaults.
 type StartConfig struct {
-	GID     string            // your own key, up to 128 bytes; empty: a UUIDv7
+	// GID is a key of your own, up to 128 bytes; empty: a UUIDv7. It names one
+	// transaction for good. Given again for the same, it answers with what there is;
+	// for another one it is refused as long as the coordinator remembers (its
+	// --retention), and then not, but participants may still answer for the first.
+	GID     string
 	Labels  map[string]string // business keys to search by; at most 16
 	Timeout time.Duration     // turns back when not committed after this; 0: as the saga says (by default never)
 

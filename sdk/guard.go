@@ -55,9 +55,25 @@ var (
 	errClaim = errors.New("the guard's claim holds no record: a handler committed the transaction itself, or the row was changed")
 )
 
-// perform runs one call in one transaction. The reply may come with an error:
-// the recorded reply of a do that cannot be undone.
+// lockTries is how often a call is performed before the coordinator hears that
+// the database rolled it back for another transaction's sake, which would count
+// as an attempt of its step.
+const lockTries = 5
+
+// perform runs one call in one transaction, again where that met another one:
+// what is run twice finds its claim if it was committed after all. The reply may
+// come with an error: the recorded reply of a do that cannot be undone.
 func (g *guard) perform(ctx context.Context, c *call, a *action) ([]byte, error) {
+	for tries := 1; ; tries++ {
+		reply, err := g.try(ctx, c, a)
+		var refused *RefusedError
+		if !g.dialect.Retryable(err) || errors.As(err, &refused) || tries == lockTries || ctx.Err() != nil {
+			return reply, err
+		}
+	}
+}
+
+func (g *guard) try(ctx context.Context, c *call, a *action) ([]byte, error) {
 	return g.inTx(ctx, func(tx *sql.Tx) ([]byte, error) {
 		switch c.info.Op {
 		case txn.Do, txn.Try:

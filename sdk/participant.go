@@ -35,7 +35,8 @@ type ParticipantConfig struct {
 	// Namespace is the one whose transactions it serves; empty: the only one of
 	// the credentials, else the default one. Gids are unique within a namespace,
 	// and the guard's claims hold this name: give it wherever one database serves
-	// more than one, and do not change it while transactions are under way.
+	// more than one, to all instances alike, and do not change it while transactions
+	// are under way.
 	Namespace    string
 	Instance     string         // tells instances of one service apart, in logs; empty: host name and process id
 	Concurrency  int            // handlers that run at once, in all; as many calls wait on each stream; 0: 64, at most 10,000

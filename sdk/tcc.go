@@ -23,7 +23,7 @@ const (
 
 // TCCConfig configures RunTCC. A nil *TCCConfig is all defaults.
 type TCCConfig struct {
-	GID        string            // your own key, up to 128 bytes; empty: a UUIDv7
+	GID        string            // your own key, up to 128 bytes, as StartConfig.GID; empty: a UUIDv7
 	Labels     map[string]string // business keys to search by; at most 16
 	Timeout    time.Duration     // cancels when undecided after this; 0: 1 minute
 	EndTimeout time.Duration     // how long RunTCC waits for the confirms or cancels; 0: 30 s
