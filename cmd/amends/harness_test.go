@@ -205,7 +205,8 @@ func serve(t *testing.T, dir string) (*process, string) {
 // connect makes a connection that looks often whether its server is back.
 func connect(t *testing.T, addr string) *grpc.ClientConn {
 	t.Helper()
-	often := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond}}
+	often := grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+		Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond}}
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(often))
 	if err != nil {
 		t.Fatal(err)

@@ -65,6 +65,12 @@ func retryStalled(t *testing.T, fake *gatewaytest.Coordinator, b *tab) {
 	b.sees(".deeds", "maria@example.com")
 	b.server.CloseClientConnections() // the stream goes on where it was
 	fake.OnAct(func(gatewaytest.Act) error { recoverPayments(fake); return nil })
+	js[bool](b, `(() => { // what is announced, also what the next announcement replaces
+		const live = document.getElementById("live");
+		window.announced = "";
+		new MutationObserver(() => window.announced += live.textContent + "\n").observe(live, {childList: true});
+		return true;
+	})()`)
 	b.dialog(`.verbs [data-verb="VERB_RETRY_NOW"]`)
 	b.sees("dialog", "sent again at once")
 	b.enter("#field-reason", "payments is back, ticket 99")
@@ -72,7 +78,7 @@ func retryStalled(t *testing.T, fake *gatewaytest.Coordinator, b *tab) {
 	b.sees(".tx-head", "Rolled back")
 	b.sees(".link-state", "ended")
 	b.until("the end to be announced", func() bool {
-		return strings.Contains(js[string](b, `document.getElementById("live").textContent`), "Rolled back")
+		return strings.Contains(js[string](b, `window.announced`), "Rolled back")
 	})
 	b.snap("finished")
 	acts := fake.Acts()

@@ -39,6 +39,8 @@ var aboutNone = []string{
 	"sdk: a coordinator cannot be reached",
 	"sdk: a coordinator left the cluster",
 	"sdk: attending",
+	"sdk: cannot purge the guard's claims, trying again", // of many
+	"sdk: purged the guard's claims of transactions that have ended",
 	"sdk: the cluster is closed",
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/amends-dev/amends/coordinator"
 	"github.com/amends-dev/amends/coordinator/store"
@@ -69,12 +71,19 @@ func (r *rig) connect(addrs []string) (grpc.ClientConnInterface, error) {
 	return c, err
 }
 
-// until runs things until stop, or until one fails.
+// until runs things until stop, or until one fails. That what one of them was
+// connected to ended before it, after stop, is no failure.
 func until(ctx context.Context, things ...func(context.Context) error) (g *errgroup.Group, stop context.CancelFunc) {
 	ctx, stop = context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	for _, thing := range things {
-		g.Go(func() error { return thing(gctx) })
+		g.Go(func() error {
+			err := thing(gctx)
+			if ctx.Err() != nil && status.Code(err) == codes.Unavailable {
+				return nil
+			}
+			return err
+		})
 	}
 	return g, stop
 }
