@@ -168,9 +168,17 @@ func (p *partition) readFrom(s Source) {
 	}
 	p.nudge = make(chan struct{}, 1)
 	if s.Mode() == SourceLog {
-		p.log = &logReader{p: p, wake: p.nudge}
+		p.log = &logReader{p: p}
 	} else {
-		p.stream = &follower{p: p, wake: p.nudge}
+		p.stream = &follower{p: p}
+	}
+}
+
+// stir ends the partition's idle time, from any goroutine. It never blocks.
+func (p *partition) stir() {
+	select {
+	case p.nudge <- struct{}{}:
+	default: // one is pending already
 	}
 }
 

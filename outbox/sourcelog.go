@@ -27,7 +27,6 @@ var errNoCheckpoint = errors.New("outbox: no checkpoint says where to read the l
 type logReader struct {
 	p       *partition
 	stream  SourceStream
-	wake    chan struct{}
 	loaded  bool
 	rows    []logRow // by number, from the first that is not settled
 	bytes   int
@@ -53,19 +52,12 @@ func (l *logReader) reset() {
 	if l.stream != nil {
 		l.stream.Close()
 	}
-	*l = logReader{p: l.p, wake: l.wake}
+	*l = logReader{p: l.p}
 	// What is owed to rows of the log is forgotten with their numbers: the checkpoint
 	// is not behind them, so they come again, here or to whoever owns the partition.
 	s := &l.p.pending
 	s.remove, s.aside = nil, nil
 	s.bury = slices.DeleteFunc(s.bury, func(b burial) bool { return !b.aside })
-}
-
-func (l *logReader) nudge() {
-	select {
-	case l.wake <- struct{}{}:
-	default: // one is pending already
-	}
 }
 
 // step is partition.step for a log.
@@ -176,7 +168,7 @@ func (l *logReader) open(ctx context.Context) error {
 	if l.stream != nil {
 		return nil
 	}
-	stream, err := l.p.r.cfg.Source.Open(l.p.lease.part, l.taken, l.nudge)
+	stream, err := l.p.r.cfg.Source.Open(l.p.lease.part, l.taken, l.p.stir)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,6 @@ type follower struct {
 	recent  []int64            // the last that were read from the table while no stream was open
 	next    time.Time          // no stream is opened before
 	wait    time.Duration      // between two attempts
-	wake    chan struct{}
 }
 
 // phase is what a follower reads.
@@ -73,7 +72,7 @@ func (f *follower) reset() {
 	if f.stream != nil {
 		f.stream.Close()
 	}
-	*f = follower{p: f.p, wake: f.wake, wait: reopenAfter}
+	*f = follower{p: f.p, wait: reopenAfter}
 }
 
 // step does what there is to do before the table is read, and instead of it:
@@ -102,7 +101,7 @@ func (f *follower) step(ctx context.Context) (done bool, _ outlook, _ error) {
 
 // open opens a stream. That there is none is no error: polling goes on.
 func (f *follower) open() {
-	stream, err := f.p.r.cfg.Source.Open(f.p.lease.part, "", f.nudge)
+	stream, err := f.p.r.cfg.Source.Open(f.p.lease.part, "", f.p.stir)
 	if err != nil {
 		f.later()
 		return
@@ -118,14 +117,6 @@ func (f *follower) open() {
 func (f *follower) later() {
 	f.next = time.Now().Add(jitter(f.wait))
 	f.wait = min(2*f.wait, reopenAtMost)
-}
-
-// nudge ends the partition's idle time. It never blocks.
-func (f *follower) nudge() {
-	select {
-	case f.wake <- struct{}{}:
-	default: // one is pending already
-	}
 }
 
 // join begins the pass over the table behind which the stream can be followed.

@@ -23,7 +23,7 @@ func (w *worker) put(ctx context.Context, box chan<- func(), fn func()) error {
 // are others.
 func (w *worker) burst() {
 	for n := range maxBurst {
-		if n%startEvery == 0 && w.runOne(w.starts) {
+		if n%startEvery == startEvery-1 && w.runOne(w.starts) {
 			continue
 		}
 		if !w.runOne(w.inbox) && !w.runOne(w.starts) {

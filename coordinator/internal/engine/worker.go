@@ -107,6 +107,9 @@ func (w *worker) run(ctx context.Context) error {
 			fn()
 			w.burst()
 		case fn := <-w.starts:
+			for range len(w.inbox) { // what is older, such as the lease of its shard
+				w.runOne(w.inbox)
+			}
 			fn()
 			w.burst()
 		}
