@@ -21,8 +21,10 @@ var errFull = amendsv1.ErrOverloaded.With("as much is under way as can be done; 
 // StartSaga and BeginTCC tell the truth. One that has ended is not, nor one that
 // another engine has just begun: so a refusal says that this start began nothing,
 // and nothing of another one with the same gid whose answer was lost.
-func (e *Engine) Full(gid string) bool {
-	if e.starting.Load() < maxStarting && !e.started.full() {
+func (e *Engine) Full(gid string) bool { return e.refuses(gid, e.starting.Load() >= maxStarting) }
+
+func (e *Engine) refuses(gid string, waiting bool) bool {
+	if !waiting && !e.started.full() {
 		return false
 	}
 	if _, known := e.live.Load(gid); known {
@@ -33,13 +35,13 @@ func (e *Engine) Full(gid string) bool {
 }
 
 // turnsAway refuses what the worker would, before the store is asked: for want of
-// room, or because a service has its share of it. What is live is let through, and
-// so is a bulk, which takes no room.
-func (e *Engine) turnsAway(rec *store.Record, m machine) error {
+// room, because as many are waiting as may, or because a service has its share.
+// What is live is let through, and so is a bulk, which takes no room.
+func (e *Engine) turnsAway(rec *store.Record, m machine, waiting bool) error {
 	if rec.Kind == KindBulk {
 		return nil
 	}
-	if e.Full(rec.GID) {
+	if e.refuses(rec.GID, waiting) {
 		return errFull
 	}
 	if e.started.calm() {

@@ -73,11 +73,11 @@ func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.
 	if err := e.admit(ctx); err != nil {
 		return store.Record{}, false, err
 	}
-	if err := e.turnsAway(&rec, m); err != nil {
+	waiting := e.starting.Add(1) > maxStarting // counted first: all who come at once are
+	defer e.starting.Add(-1)
+	if err := e.turnsAway(&rec, m, waiting); err != nil {
 		return store.Record{}, false, err
 	}
-	e.starting.Add(1)
-	defer e.starting.Add(-1)
 	w := e.workerOf(rec.Shard)
 	for {
 		seq := w.gone.count.Load()
