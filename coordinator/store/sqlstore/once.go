@@ -15,6 +15,15 @@ const (
 	// shard's lease has the epoch and the turn. It holds the lease's row until it
 	// is durable, as a commit of several statements does.
 	insertAtOnce = intoTransactions + `SELECT %s FROM amends_leases t%s WHERE t.shard = ? AND t.epoch = ? AND t.turn = ?%s%s`
+	// theRecord is what insertAtOnce selects, in the order of bindRecord. A value
+	// that is selected has no column to take its type from; MySQL 8 would make it
+	// text in the connection's character set.
+	theRecord = asBytes + `, ` + asInt + `, ` + asBytes + `, ` + asBytes + `, ` + asBytes + `, ` + asInt + `,
+ ` + asInt + `, ` + asInt + `, ` + asBytes + `, ` + asInt + `, ` + asBytes + `,
+ ` + asInt + `, ` + asInt + `, ` + asInt + `, ` + asInt + `, ` + asInt + `,
+ ` + asInt + `, ` + asBytes + `, ` + asBytes + `, ` + asBytes + `, ` + asBytes + `, ` + asBytes + `, ` + asBytes
+	asBytes = `CAST(? AS BINARY)`
+	asInt   = `CAST(? AS SIGNED)`
 	// nextTurns begins other turns of leases whose rows are locked.
 	nextTurns = `UPDATE amends_leases SET turn = turn + 1 WHERE %s`
 

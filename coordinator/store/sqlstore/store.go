@@ -108,7 +108,7 @@ func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) 
 	}
 	if d.atOnce {
 		var err error
-		query := fmt.Sprintf(insertAtOnce, list("?", ", ", transactionVars), d.use(primaryKey), d.lock, d.keepNewer)
+		query := fmt.Sprintf(insertAtOnce, theRecord, d.use(primaryKey), d.lock, d.keepNewer)
 		if s.once, err = writer.PrepareContext(ctx, query); err != nil {
 			return nil, fmt.Errorf("sqlstore: prepare: %w", d.explain(err))
 		}
