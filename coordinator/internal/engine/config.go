@@ -76,12 +76,13 @@ type Config struct {
 
 // Bounds that nobody has needed to change.
 const (
-	inboxSize   = 1024        // functions in each box of a worker
-	maxBatch    = 512         // transactions in one commit
-	maxBurst    = 1024        // functions a worker runs before it looks at its batch
-	startEvery  = 8           // functions that a worker runs before it takes a start out of turn
-	horizon     = time.Minute // transactions due later than this leave memory
-	fullSweep   = 30 * time.Second
+	inboxSize   = 1024             // functions in each box of a worker
+	maxBatch    = 512              // transactions in one commit
+	maxBurst    = 1024             // functions a worker runs before it looks at its batch
+	startEvery  = 8                // functions that a worker runs before it takes a start out of turn
+	horizon     = time.Minute      // transactions due later than this leave memory
+	fullSweep   = 30 * time.Second // how often all that is due is looked at, unless that takes long:
+	sweepPace   = 50               // then it is a fiftieth of the time
 	sweepPage   = 1000
 	sweepChunk  = 64 // of a page, that a worker takes in at a time
 	purgePage   = 1000

@@ -16,6 +16,7 @@ func (w *worker) sweepLoop(ctx context.Context) error {
 	tick := time.NewTicker(w.e.cfg.SweepInterval)
 	defer tick.Stop()
 	var seen, full time.Time // everything due before seen has been found; when all was last looked at
+	var took time.Duration   // by the last look at all, which reads what is in memory, too
 	for {
 		select {
 		case <-ctx.Done():
@@ -25,7 +26,7 @@ func (w *worker) sweepLoop(ctx context.Context) error {
 		}
 		now := time.Now()
 		from := seen
-		if now.Sub(full) >= fullSweep {
+		if now.Sub(full) >= max(fullSweep, sweepPace*took) {
 			from = time.Time{}
 		}
 		done, err := w.sweep(ctx, from, now.Add(horizon))
@@ -38,7 +39,7 @@ func (w *worker) sweepLoop(ctx context.Context) error {
 		if done && err == nil {
 			seen = now.Add(horizon)
 			if from.IsZero() {
-				full = now
+				full, took = now, time.Since(now)
 			}
 		}
 	}

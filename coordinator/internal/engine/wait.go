@@ -10,8 +10,8 @@ import (
 	"github.com/amends-dev/amends/saga/txn"
 )
 
-// waitPoll is how often a waiter looks into the store, in case the transition
-// that it waits for happened elsewhere.
+// waitPoll is how often a waiter asks again, in case the transition that it
+// waits for happened elsewhere.
 const waitPoll = 2 * time.Second
 
 // Get returns a transaction as the store has it.
@@ -42,7 +42,7 @@ func (e *Engine) Wait(ctx context.Context, gid string) (store.Record, error) {
 				return rec, errElsewhere
 			}
 		case <-poll.C:
-			rec, err = e.Get(ctx, gid)
+			rec, err = e.current(ctx, gid)
 		case <-ctx.Done():
 			return rec, ctx.Err()
 		case <-e.stopped:
@@ -52,14 +52,14 @@ func (e *Engine) Wait(ctx context.Context, gid string) (store.Record, error) {
 	return rec, err
 }
 
-// current returns a transaction that is in memory as it was last committed, and
-// asks the store about any other. One that is being committed counts as
+// current returns a transaction that is in memory, and ours for certain, as it
+// was last committed, and asks the store about any other. One that is being committed counts as
 // unsettled: what becomes of it is told to those who have subscribed.
 func (e *Engine) current(ctx context.Context, gid string) (store.Record, error) {
 	w := e.workerOf(e.shardOf(gid))
 	a, err := ask(ctx, w, w.inbox, func(say func(answer)) {
 		t := w.txs[gid]
-		if t == nil {
+		if t == nil || !w.holds(time.Now()) {
 			say(answer{err: errNotLive})
 			return
 		}
