@@ -50,13 +50,13 @@ func readMigrations(files fs.FS) ([]migration, error) {
 
 // migrate brings the schema up to date, each step in a transaction (as far as
 // the database has them for schemas), and makes the shards of a new store.
-func (s *Store) migrate(ctx context.Context, cfg *Config) error {
+func (s *Store) migrate(ctx context.Context, db *sql.DB, cfg *Config) error {
 	all, err := readMigrations(s.d.migrations)
 	if err != nil {
 		return err
 	}
 	var present int
-	err = s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.migrating(ctx, db, func(ctx context.Context, tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, presentVersion).Scan(&present); err == nil {
 			return nil
 		} // else the table is missing, most likely; a user who may not create any does not get here
@@ -76,17 +76,17 @@ func (s *Store) migrate(ctx context.Context, cfg *Config) error {
 		if m.version <= present {
 			continue
 		}
-		err := s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.apply(ctx, tx, m) })
+		err := s.migrating(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return s.apply(ctx, tx, m) })
 		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
 		cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "sqlstore: schema changed", slog.String("migration", m.name))
 	}
-	return s.migrating(ctx, func(ctx context.Context, tx *sql.Tx) error { return s.prepareLeases(ctx, tx, cfg.Shards) })
+	return s.migrating(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return s.prepareLeases(ctx, tx, cfg.Shards) })
 }
 
-func (s *Store) migrating(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
-	return s.repeat(ctx, "migrate", func() error { return s.transact(ctx, fn) })
+func (s *Store) migrating(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	return s.repeat(ctx, "migrate", func() error { return s.transactOn(ctx, db, fn) })
 }
 
 func (s *Store) apply(ctx context.Context, tx *sql.Tx, m migration) error {

@@ -51,7 +51,7 @@ func makeOld(t *testing.T, d *dialect, db *sql.DB, version int) {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	s := &Store{d: upTo(t, d, version), log: quiet, writer: db}
-	if err := s.migrate(t.Context(), &Config{Shards: 8, Logger: quiet}); err != nil {
+	if err := s.migrate(t.Context(), db, &Config{Shards: 8, Logger: quiet}); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{schemas[version], insertOldEvents} {
@@ -186,5 +186,36 @@ func testMigrateMySQL(t *testing.T, version int) {
 	checkMigrated(t, st)
 	if _, err := db.ExecContext(t.Context(), strings.Replace(insertFifth, "'old'", "'older'", 1)); err == nil {
 		t.Error("a coordinator of schema 5 that still runs can write")
+	}
+}
+
+// TestMigrationOutlastsReadTimeout: a change of a large table is one answer that
+// the server takes minutes for.
+func TestMigrationOutlastsReadTimeout(t *testing.T) {
+	t.Parallel()
+	conf, err := mysqlConfig(servicestest.MySQL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf.ReadTimeout = time.Second
+	db, err := mysqlPool(forSchema(conf), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	d, err := mysqlDialect(1 << 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := readMigrations(d.migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := upTo(t, d, len(all))
+	slow.migrations.(fstest.MapFS)["9999_slow.sql"] = &fstest.MapFile{Data: []byte("DO SLEEP(1.5)")}
+	quiet := slog.New(slog.DiscardHandler)
+	s := &Store{d: slow, log: quiet, writer: db}
+	if err := s.migrate(t.Context(), db, &Config{Shards: 8, Logger: quiet}); err != nil {
+		t.Fatal(err)
 	}
 }

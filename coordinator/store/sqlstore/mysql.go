@@ -52,7 +52,7 @@ var mysqlTheirs = []string{"transaction_isolation", "tx_isolation", "transaction
 
 // OpenMySQL opens the store in a database of a MySQL server (8.0 or newer),
 // MariaDB (10.6 or newer), or what speaks their protocol and SQL, such as
-// TiDB. The database must be there; the tables are created, or brought up to
+// TiDB, on which it should run and has not been tested. The database must be there; the tables are created, or brought up to
 // date, when it is opened.
 //
 // dsn is the go-sql-driver's, "user:password@tcp(host:port)/database", with
@@ -96,11 +96,24 @@ func OpenMySQL(ctx context.Context, dsn string, cfg *Config) (store.Store, error
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlstore: dsn: %w", err), writer.Close())
 	}
-	s, err := open(ctx, d, writer, reader, &c)
+	schema, err := mysqlPool(forSchema(conf), 1)
 	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlstore: dsn: %w", err), reader.Close(), writer.Close())
+	}
+	s, err := open(ctx, d, writer, reader, schema, &c)
+	if err := errors.Join(err, schema.Close()); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (%s)", err, where(conf)), reader.Close(), writer.Close())
 	}
 	return s, nil
+}
+
+// forSchema is for connections that wait for as long as the server takes to
+// change a large table. They notice a server that has vanished by TCP's
+// keep-alive.
+func forSchema(conf *mysql.Config) *mysql.Config {
+	conf = conf.Clone()
+	conf.ReadTimeout = 0
+	return conf
 }
 
 // where names the database to people, without the password.

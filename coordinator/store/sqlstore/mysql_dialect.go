@@ -75,15 +75,16 @@ func mysqlDialect(maxPacket int) (*dialect, error) {
 // Errors by which a server says that a transaction was rolled back, or a
 // connection ended, for no fault of its own. TiDB's begin at 8000.
 var mysqlTransient = []uint16{
-	1205,                   // lock wait timeout
-	1213,                   // deadlock
-	1020,                   // the record has changed since it was read
-	1040,                   // too many connections
-	1203,                   // the user's connections
-	1226,                   // the user's resources
-	1053,                   // the server is shutting down
-	1047,                   // Galera: the node is not ready
-	1180,                   // error during commit, as Galera words a conflict
+	1205,             // lock wait timeout
+	1213,             // deadlock
+	1020,             // the record has changed since it was read
+	1040,             // too many connections
+	1203,             // the user's connections
+	1226,             // the user's resources
+	1053,             // the server is shutting down
+	1047,             // Galera: the node is not ready
+	1180,             // error during commit, as Galera words a conflict
+	3032, 3100, 3101, // Group Replication: offline, refused or rolled back at commit
 	1158, 1159, 1160, 1161, // the network, as the server saw it
 	1317,       // KILL QUERY
 	1927, 3169, // KILL, MariaDB and MySQL
@@ -125,6 +126,7 @@ var mysqlAdvice = map[uint16]string{
 	1406: "a name, a label or a digest is longer than the store keeps: shorten it",
 	1153: "a transaction is larger than the server's max_allowed_packet: raise that",
 	1105: "the server refuses a parameter, most likely one larger than max_allowed_packet: raise that",
+	1461: "the server has no room for more prepared statements: raise max_prepared_stmt_count, or lower MaxConns",
 	1665: "the server logs statements, which does not go with READ COMMITTED: set binlog_format to ROW or MIXED",
 	1021: "the server's disk is full: make room",
 	1114: "the server has no room for more rows: make room",

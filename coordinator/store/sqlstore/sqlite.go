@@ -86,7 +86,7 @@ func openFile(ctx context.Context, path string, cfg *Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlstore: %s: %w", path, err), writer.Close())
 	}
-	s, err := open(ctx, d, writer, reader, cfg)
+	s, err := open(ctx, d, writer, reader, writer, cfg)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w (%s)", err, path), reader.Close(), writer.Close())
 	}

@@ -86,11 +86,11 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// open makes a store of two pools, whose schema it brings up to date.
-func open(ctx context.Context, d *dialect, writer, reader *sql.DB, cfg *Config) (*Store, error) {
+// open makes a store of two pools, whose schema it brings up to date on the third.
+func open(ctx context.Context, d *dialect, writer, reader, schema *sql.DB, cfg *Config) (*Store, error) {
 	s := &Store{d: d, log: cfg.Logger, outbox: cfg.Outbox, writer: writer, reader: reader, release: func() error { return nil },
 		turns: turns{known: make(map[int]epoch)}}
-	if err := s.migrate(ctx, cfg); err != nil {
+	if err := s.migrate(ctx, schema, cfg); err != nil {
 		return nil, fmt.Errorf("sqlstore: %w", d.explain(err))
 	}
 	s.transactions = newMulti(d, insertTransactions, d.keepNewer, transactionVars)
@@ -165,7 +165,11 @@ func (s *Store) write(ctx context.Context, op string, fn func(ctx context.Contex
 }
 
 func (s *Store) transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
-	conn, err := s.writer.Conn(ctx)
+	return s.transactOn(ctx, s.writer, fn)
+}
+
+func (s *Store) transactOn(ctx context.Context, db *sql.DB, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
