@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// admission is a transaction of Outbox.Tx.
+// admission is a transaction of Outbox.Tx or Outbox.Follow.
 type admission struct {
 	waited bool   // there was room for it when it began
 	taken  amount // what it has reserved

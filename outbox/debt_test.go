@@ -81,6 +81,52 @@ func TestWakeSavesALook(t *testing.T) {
 	}
 }
 
+// TestSettlementNeedsNoLook: what is owed is settled while the partition waits, and the table is not read for that.
+func TestSettlementNeedsNoLook(t *testing.T) {
+	p, log := newTestPartition(t)
+	p.told, p.lease.length = true, time.Hour
+	insert(t, p, 1, "k")
+	if got, err := p.step(t.Context()); err != nil || got != idle || p.owed.until.IsZero() {
+		t.Fatalf("step: %v, %v, owed until %v", got, err, p.owed.until)
+	}
+	insert(t, p, 2, "k")
+	wake, told := make(chan struct{}), make(chan bool)
+	go func() { told <- p.await(t.Context(), wake, time.Hour) }()
+	for n, deadline := 0, time.Now().Add(time.Minute); n != 1; { // of the two only what was not published stays
+		if err := p.r.db.QueryRow(p.sql.count).Scan(&n); err != nil || time.Now().After(deadline) {
+			t.Fatalf("%d rows, %v", n, err)
+		}
+	}
+	wake <- struct{}{}
+	if !<-told {
+		t.Error("it was woken")
+	}
+	if got := log.ids(); got != "1" {
+		t.Errorf("published %s while it waited", got)
+	}
+}
+
+// TestPollGrows while nothing is found, and while who wakes the relay has all that comes.
+func TestPollGrows(t *testing.T) {
+	p, _ := newTestPartition(t)
+	p.r.cfg.PollMin, p.r.cfg.PollMax = 5*time.Millisecond, 30*time.Millisecond
+	for i, tc := range []struct {
+		told, gap  bool
+		poll, want int // milliseconds
+	}{
+		{false, false, 0, 5}, {false, false, 5, 10}, {false, false, 20, 30}, {false, true, 10, 20},
+		{true, false, 0, 5}, {true, false, 20, 20}, {true, true, 20, 5},
+	} {
+		p.told, p.w.gaps = tc.told, nil
+		if tc.gap {
+			p.w.gaps = []gap{{from: 1, to: 1}}
+		}
+		if got := p.nextPoll(time.Duration(tc.poll) * time.Millisecond); got != time.Duration(tc.want)*time.Millisecond {
+			t.Errorf("case %d: %v, want %d ms", i, got, tc.want)
+		}
+	}
+}
+
 // TestTxWakesWhatItWrote, and Wake all.
 func TestTxWakesWhatItWrote(t *testing.T) {
 	p, _ := newTestPartition(t)

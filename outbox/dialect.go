@@ -57,7 +57,7 @@ func (d *Dialect) InboxSQL() InboxSQL { return d.inbox }
 
 // InboxSQL are the statements that package inbox runs on amends_inbox.
 type InboxSQL struct {
-	Claim  string // (key): inserts unless it is there; exactly one row affected means first
+	Claim  string // (key, reply, NULL for none): inserts unless it is there; exactly one row affected means first
 	Reply  string // (key): the recorded reply, NULL when none was recorded
 	Record string // (reply, key): no row affected means no claim
 	Purge  string // (before in microseconds since 1970, limit)

@@ -27,7 +27,7 @@ const mysqlNow = `TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))`
 const (
 	mysqlInsert = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at) VALUES `
 	mysqlRow    = `(?, ?, ?, ?, ?, ?, ` + mysqlNow + `)`
-	mysqlRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
+	mysqlRead   = `SELECT ` + partitionColumns + `
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
 	mysqlIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
 	mysqlRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
@@ -56,7 +56,7 @@ FROM amends_outbox_dead WHERE id > ? AND (? = '' OR topic = ?) AND (? = x'' OR m
 	// the connection counts found rows. The existing row is locked exclusively at
 	// once, so that two duplicates do not deadlock over it, and it becomes visible
 	// to a plain SELECT of this transaction, however old its snapshot.
-	mysqlClaim = `INSERT INTO amends_inbox (claim_key, claimed_at, touched) VALUES (?, ` + mysqlNow + `, 0)
+	mysqlClaim = `INSERT INTO amends_inbox (claim_key, claimed_at, touched, reply) VALUES (?, ` + mysqlNow + `, 0, ?)
 ON DUPLICATE KEY UPDATE touched = touched + 1`
 	mysqlReply  = `SELECT reply FROM amends_inbox WHERE claim_key = ?`
 	mysqlRecord = `UPDATE amends_inbox SET reply = ?, touched = touched + 1 WHERE claim_key = ?`

@@ -236,6 +236,22 @@ func (o *Outbox) Tx(ctx context.Context, db *sql.DB, fn func(tx *sql.Tx) error, 
 	return nil
 }
 
+// Follow is for whoever begins and ends a transaction without Tx, and does not
+// know whether Write is called in it. Call ended once, when it has ended: where it
+// was committed, that wakes the relays of this process for what Write has written
+// in it, and where nothing was it leaves them alone.
+func (o *Outbox) Follow(tx *sql.Tx) (ended func(committed bool)) {
+	a := &admission{}
+	o.setAdmission(tx, a)
+	return func(committed bool) {
+		o.setAdmission(tx, nil)
+		o.room.ended(a.taken)
+		if committed {
+			o.wake(a.wrote)
+		}
+	}
+}
+
 func (o *Outbox) policy(topic string) Policy {
 	if p, ok := o.cfg.Policies[topic]; ok {
 		return p

@@ -34,14 +34,11 @@ func (p *partition) next(ctx context.Context) ([]row, error) {
 // late asks what has appeared behind the cursor, where there were gaps. It has
 // to come after the read of a page: what that page shows was then already there.
 func (p *partition) late(ctx context.Context) (bool, error) {
-	if len(p.w.gaps) == 0 {
+	after, upTo := p.w.unsure()
+	if after >= upTo {
 		return false, nil
 	}
-	floor := p.w.floor()
-	if floor >= p.w.cursor {
-		return false, nil
-	}
-	rows, err := p.r.db.QueryContext(ctx, p.sql.ids, floor, p.w.cursor)
+	rows, err := p.r.db.QueryContext(ctx, p.sql.ids, after, upTo)
 	if err != nil {
 		return false, err
 	}

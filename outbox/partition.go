@@ -89,7 +89,7 @@ func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 	p.swept = time.Now()
 	p.resetSource()
 	defer p.resetSource()
-	poll, failures := p.r.cfg.PollMin, 0
+	poll, failures := time.Duration(0), 0
 	for ctx.Err() == nil {
 		wait, err := p.step(ctx)
 		if errors.Is(err, errLost) {
@@ -108,13 +108,12 @@ func (p *partition) work(ctx context.Context, wake <-chan struct{}) {
 		case wait == stalled:
 			pause(ctx, p.untilDue(p.r.cfg.PollMax))
 		case wait == idle:
-			p.load = workload{}
-			if p.told = p.idle(ctx, wake, p.untilDue(poll)); !p.told {
-				poll = min(2*poll, p.r.cfg.PollMax)
-				continue
-			}
+			p.load, failures = workload{}, 0
+			poll = p.nextPoll(poll)
+			p.told = p.await(ctx, wake, poll)
+			continue
 		}
-		poll, failures = p.r.cfg.PollMin, 0
+		poll, failures = 0, 0
 	}
 	if p.log == nil { // what is published and not deleted yet; a log reader's numbers are no ids
 		p.note(ctx, p.settle(ctx))
@@ -261,6 +260,33 @@ func (p *partition) untilDue(limit time.Duration) time.Duration {
 		limit = min(limit, max(time.Until(p.owed.until), time.Millisecond))
 	}
 	return limit
+}
+
+// nextPoll is how long to wait for a wake-up before the table is looked at, given the wait before; 0: something
+// was found. Who wakes the relay does so for each of its messages: only others', and those that were jumped over,
+// are a reason to look soon.
+func (p *partition) nextPoll(poll time.Duration) time.Duration {
+	switch {
+	case poll == 0 || p.told && len(p.w.gaps) > 0:
+		return p.r.cfg.PollMin
+	case p.told:
+		return poll
+	}
+	return min(2*poll, p.r.cfg.PollMax)
+}
+
+// await waits for a wake-up, and reports whether there was one; otherwise it is time for a step. What is owed
+// meanwhile it settles by itself, as that needs no look at the table.
+func (p *partition) await(ctx context.Context, wake <-chan struct{}, d time.Duration) bool {
+	for until := time.Now().Add(d); ; {
+		if p.idle(ctx, wake, p.untilDue(time.Until(until))) {
+			return true
+		}
+		settles := !p.owed.until.IsZero() && !p.mayOwe() && ctx.Err() == nil
+		if !settles || !time.Now().Before(until) || p.settle(ctx) != nil { // what fails the next step tries again, and reports
+			return false
+		}
+	}
 }
 
 // idle waits for a wake-up, and reports whether there was one.

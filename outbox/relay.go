@@ -69,7 +69,8 @@ type RelayConfig struct {
 	// Batch is how many rows are read, published and deleted at once.
 	Batch int
 	// PollMin and PollMax bound the time between two looks at a quiet table. It
-	// doubles from one to the other; Outbox.Wake in the same process ends it.
+	// doubles from one to the other, and begins anew with messages of which nobody
+	// told; Outbox.Wake in the same process ends it.
 	PollMin, PollMax time.Duration
 	// MaxBackoff bounds the time between two attempts to publish a message.
 	MaxBackoff time.Duration

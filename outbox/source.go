@@ -70,15 +70,10 @@ type SourceRow struct {
 
 // SourceColumns names the columns of a partition's table that SourceRow.Values
 // has, in their order.
-func SourceColumns() []string {
-	_, list, _ := strings.Cut(MySQL.part[0].read, "SELECT ")
-	list, _, _ = strings.Cut(list, "FROM ")
-	names := strings.Split(list, ",")
-	for i := range names {
-		names[i] = strings.TrimSpace(names[i])
-	}
-	return names
-}
+func SourceColumns() []string { return strings.Split(partitionColumns, ", ") }
+
+// partitionColumns are what the relay reads of a partition's table, in this order.
+const partitionColumns = `id, msg_id, topic, msg_key, body, headers, idem_key, created_at`
 
 // sourceSQL are the statements that sources need; empty where none can be used.
 type sourceSQL struct {
@@ -89,7 +84,7 @@ type sourceSQL struct {
 
 const (
 	mysqlEngines = `SELECT table_name, COALESCE(engine, '') FROM information_schema.tables
-WHERE table_schema = DATABASE() AND table_name REGEXP '^amends_outbox_[0-9]+$' ORDER BY table_name`
+WHERE table_schema = DATABASE() AND table_name LIKE 'amends|_outbox|__' ESCAPE '|' ORDER BY table_name`
 	mysqlLoadPosition = `SELECT position FROM amends_outbox_checkpoint WHERE part = ?`
 	mysqlSavePosition = `INSERT INTO amends_outbox_checkpoint (part, position, epoch, saved_at)
 VALUES (?, ?, ?, ` + mysqlNow + `)

@@ -32,7 +32,7 @@ const sqliteNow = `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`
 const (
 	sqliteInsert = `INSERT INTO amends_outbox_{p} (msg_id, topic, msg_key, body, headers, idem_key, created_at) VALUES `
 	sqliteRow    = `(?, ?, ?, ?, ?, ?, ` + sqliteNow + `)`
-	sqliteRead   = `SELECT id, msg_id, topic, msg_key, body, headers, idem_key, created_at
+	sqliteRead   = `SELECT ` + partitionColumns + `
 FROM amends_outbox_{p} WHERE id > ? ORDER BY id LIMIT ?`
 	sqliteIDs    = `SELECT id FROM amends_outbox_{p} WHERE id > ? AND id <= ? ORDER BY id`
 	sqliteRemove = `DELETE FROM amends_outbox_{p} WHERE id BETWEEN ? AND ?`
@@ -57,7 +57,7 @@ FROM amends_outbox_dead WHERE id > ? AND (? = '' OR topic = ?) AND (? = x'' OR m
 	sqliteDeadRemove = `DELETE FROM amends_outbox_dead WHERE id = ?`
 	sqliteDeadCount  = `SELECT count(*) FROM amends_outbox_dead`
 
-	sqliteClaim = `INSERT INTO amends_inbox (claim_key, claimed_at) VALUES (?, ` + sqliteNow + `)
+	sqliteClaim = `INSERT INTO amends_inbox (claim_key, claimed_at, reply) VALUES (?, ` + sqliteNow + `, ?)
 ON CONFLICT (claim_key) DO NOTHING`
 	sqliteReply  = `SELECT reply FROM amends_inbox WHERE claim_key = ?`
 	sqliteRecord = `UPDATE amends_inbox SET reply = ? WHERE claim_key = ?`

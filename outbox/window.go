@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -9,27 +11,30 @@ import (
 // does no I/O.
 //
 // Ids become visible in another order than they were given out: the writer of 4
-// may commit after that of 6. So an id that was jumped over stays a gap for the
-// grace time, and whoever reads on behind a gap also asks what has appeared in
-// it. That is enough for the order per key: a message of a key that comes after
-// the one in the gap was written, and so became visible, after it.
+// may commit after that of 6. So an id that was jumped over stays a gap until it
+// was read, at most for the grace time, and whoever reads on behind a gap also asks
+// what has appeared in it. That is enough for the order per key: a message of a key
+// that comes after the one in the gap was written, and so became visible, after it.
 type window struct {
 	grace   time.Duration    // how long a writer may take to commit
 	cursor  int64            // ids up to here were read in this pass
 	pass    int              // counts the moves back
 	high    int64            // the highest id ever read
-	gaps    []gap            // oldest first, one for each page that had any
+	gaps    []gap            // ascending, and so oldest first; at most maxGaps
 	held    map[int64]string // the keys of rows that wait behind a failed message
 	keys    map[string]*hold // of messages that failed
 	due     time.Time        // the earliest hold's end, zero when none
 	changed bool             // keys are not as they were noted
 }
 
-// gap says that some ids from here on were not there when their page was read.
+// gap says that ids in a range, both ends included, were not there when their page was read.
 type gap struct {
-	from  int64
-	since time.Time
+	from, to int64
+	since    time.Time
 }
+
+// maxGaps bounds what is kept in mind. With more the lower half becomes one.
+const maxGaps = 1000
 
 // hold keeps back the messages of a key.
 type hold struct {
@@ -52,18 +57,49 @@ func newWindow(grace time.Duration) *window {
 	return &window{grace: grace, held: map[int64]string{}, keys: map[string]*hold{}}
 }
 
-// saw notes the ids of a page, ascending, and where they leave gaps.
+// saw notes the ids of a page, ascending: where they leave gaps, and which gaps they end.
 func (w *window) saw(ids []int64, now time.Time) {
-	first := int64(0)
 	for _, id := range ids {
-		if id > w.high+1 && first == 0 {
-			first = w.high + 1
+		switch {
+		case id <= w.high:
+			w.fill(id)
+			continue
+		case id > w.high+1:
+			w.gaps = append(w.gaps, gap{from: w.high + 1, to: id - 1, since: now})
 		}
-		w.high = max(w.high, id)
+		w.high = id
 	}
-	if first > 0 {
-		w.gaps = append(w.gaps, gap{from: first, since: now})
+	if n := len(w.gaps); n > maxGaps {
+		half := w.gaps[n/2]
+		half.from = w.gaps[0].from
+		w.gaps = append([]gap{half}, w.gaps[n/2+1:]...)
 	}
+}
+
+// fill takes an id out of the gap that it is in, if it is in one: nothing else can appear in its place.
+func (w *window) fill(id int64) {
+	i, _ := slices.BinarySearchFunc(w.gaps, id, func(g gap, id int64) int { return cmp.Compare(g.to, id) })
+	if i == len(w.gaps) || id < w.gaps[i].from {
+		return
+	}
+	g := w.gaps[i]
+	var rest []gap
+	if g.from < id {
+		rest = append(rest, gap{g.from, id - 1, g.since})
+	}
+	if id < g.to {
+		rest = append(rest, gap{id + 1, g.to, g.since})
+	}
+	w.gaps = slices.Replace(w.gaps, i, i+1, rest...)
+}
+
+// unsure are the ends of a range that has all gaps up to the cursor: (after, upTo]. It is
+// empty where there are none.
+func (w *window) unsure() (after, upTo int64) {
+	if len(w.gaps) == 0 {
+		return 0, 0
+	}
+	return w.gaps[0].from - 1, min(w.cursor, w.gaps[len(w.gaps)-1].to)
 }
 
 // forget drops the gaps that are past the grace time.

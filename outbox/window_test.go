@@ -77,3 +77,62 @@ func TestRuns(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// TestWindowEndsGaps: an id that is read after all ends its part of a gap, so that nothing is asked about it any more.
+func TestWindowEndsGaps(t *testing.T) {
+	now := time.Now()
+	w := newWindow(time.Minute)
+	check := func(after, upTo int64) {
+		t.Helper()
+		if a, u := w.unsure(); a != after || u != upTo {
+			t.Errorf("unsure of (%d, %d], want (%d, %d]; gaps %v", a, u, after, upTo, w.gaps)
+		}
+	}
+	w.saw([]int64{1, 6, 9}, now)
+	w.cursor = 9
+	check(1, 8)
+	w.saw([]int64{1, 3, 6}, now) // 3 was late: 2, 4, 5, 7 and 8 may still come
+	check(1, 8)
+	w.saw([]int64{2, 8}, now)
+	check(3, 7)
+	w.saw([]int64{4, 5}, now)
+	check(6, 7)
+	w.cursor = 6 // a new pass: what is behind the cursor is read anyway
+	check(6, 6)
+	w.saw([]int64{7}, now)
+	w.cursor = 9
+	check(0, 0)
+	w.saw([]int64{11}, now)
+	w.cursor = 11
+	check(9, 10)
+	w.forget(now.Add(2 * time.Minute))
+	check(0, 0)
+}
+
+// TestWindowBoundsGaps: where every other id is jumped over, all gaps stay covered, and few are kept in mind.
+func TestWindowBoundsGaps(t *testing.T) {
+	now := time.Now()
+	w := newWindow(time.Minute)
+	last := int64(0)
+	for page := range 20 {
+		ids := make([]int64, 500)
+		for i := range ids {
+			last += 2
+			ids[i] = last
+		}
+		w.saw(ids, now.Add(time.Duration(page)*time.Second))
+		w.cursor = last
+	}
+	if len(w.gaps) > maxGaps {
+		t.Errorf("%d gaps are kept in mind", len(w.gaps))
+	}
+	for id := int64(1); id < last; id += 2 {
+		if !slices.ContainsFunc(w.gaps, func(g gap) bool { return g.from <= id && id <= g.to }) {
+			t.Fatalf("nothing tells that %d may come", id)
+		}
+	}
+	w.forget(now.Add(time.Minute + 15*time.Second)) // what was merged stays as long as its youngest part
+	if a, _ := w.unsure(); a >= 16*1000 {
+		t.Errorf("unsure from %d on: page 16 is within its grace time", a)
+	}
+}

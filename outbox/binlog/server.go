@@ -24,7 +24,7 @@ const (
 'binlog_expire_logs_seconds', 'expire_logs_days')`
 	askColumns = `SELECT table_name, column_name, COALESCE(engine, '') FROM information_schema.columns
 JOIN information_schema.tables USING (table_schema, table_name)
-WHERE table_schema = DATABASE() AND table_name REGEXP '^amends_outbox_[0-9]+$' ORDER BY table_name, ordinal_position`
+WHERE table_schema = DATABASE() AND table_name LIKE 'amends|_outbox|__' ESCAPE '|' ORDER BY table_name, ordinal_position`
 	askEnd      = `SHOW MASTER STATUS`
 	askEnd84    = `SHOW BINARY LOG STATUS` // MySQL 8.4
 	askFiles    = `SHOW BINARY LOGS`

@@ -44,22 +44,55 @@ type Claimed struct {
 // On SQLite tx must not have read before it claims, unless the transaction took
 // the write lock when it began (outbox.SQLiteDSN sees to that).
 func Claim(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string) (Claimed, error) {
+	return claim(ctx, tx, d, key, nil)
+}
+
+// ClaimWith is Claim and, when it is first, Record of a reply that is known
+// beforehand, in one statement. A reply of nil is kept as empty.
+//
+// A Record behind the work notices where the transaction has meanwhile ended: by
+// a statement of the work's, or because MySQL rolled it back in a deadlock. Where
+// ClaimWith takes its place, Standing can tell after the commit.
+func ClaimWith(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string, reply []byte) (Claimed, error) {
+	return claim(ctx, tx, d, key, notNil(reply))
+}
+
+// claim inserts a claim; reply is a []byte, or nil for none.
+func claim(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string, reply any) (Claimed, error) {
 	if err := checkKey(key); err != nil {
 		return Claimed{}, err
 	}
-	stmts := d.InboxSQL()
-	n, err := affected(tx.ExecContext(ctx, stmts.Claim, []byte(key)))
+	n, err := affected(tx.ExecContext(ctx, d.InboxSQL().Claim, []byte(key), reply))
 	if err != nil {
 		return Claimed{}, fmt.Errorf("inbox: claim %q: %w", key, err)
 	}
 	if n == 1 {
 		return Claimed{First: true}, nil
 	}
-	var c Claimed
-	if err := tx.QueryRowContext(ctx, stmts.Reply, []byte(key)).Scan(&c.Reply); err != nil {
-		return Claimed{}, fmt.Errorf("inbox: read the reply of %q: %w", key, err)
+	kept, found, err := Recorded(ctx, tx, d, key)
+	if err == nil && !found {
+		err = fmt.Errorf("inbox: read the reply of %q: %w", key, sql.ErrNoRows)
 	}
-	return c, nil
+	return Claimed{Reply: kept}, err
+}
+
+// Recorded reads, as tx sees it, what Record kept with a claim of key; found is
+// false without a claim. It locks nothing and decides nothing: a claim that tx
+// does not see may be under way. Who does not find one claims, and who then finds
+// that another was first begins the transaction anew: at REPEATABLE READ, it has
+// seen the database as it was before that claim.
+func Recorded(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string) (reply []byte, found bool, err error) {
+	if err := checkKey(key); err != nil {
+		return nil, false, err
+	}
+	err = tx.QueryRowContext(ctx, d.InboxSQL().Reply, []byte(key)).Scan(&reply)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("inbox: read the reply of %q: %w", key, err)
+	}
+	return reply, true, nil
 }
 
 // Record keeps the reply (any bytes; nil is kept as empty) with a claim, so that
@@ -68,10 +101,7 @@ func Record(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string, repl
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	if reply == nil {
-		reply = []byte{}
-	}
-	n, err := affected(tx.ExecContext(ctx, d.InboxSQL().Record, reply, []byte(key)))
+	n, err := affected(tx.ExecContext(ctx, d.InboxSQL().Record, notNil(reply), []byte(key)))
 	if err != nil {
 		return fmt.Errorf("inbox: record the reply of %q: %w", key, err)
 	}
@@ -79,6 +109,13 @@ func Record(ctx context.Context, tx *sql.Tx, d *outbox.Dialect, key string, repl
 		return fmt.Errorf("inbox: record the reply of %q: %w", key, ErrNotClaimed)
 	}
 	return nil
+}
+
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
 }
 
 func checkKey(key string) error {

@@ -73,6 +73,42 @@ func OldClaims(ctx context.Context, db *sql.DB, d *outbox.Dialect, age time.Dura
 	return all, rows.Err()
 }
 
+const standingClaims = `SELECT claim_key FROM amends_inbox WHERE claim_key IN ({keys})`
+
+// Standing answers which of these keys (at most 1000, of any that Claim takes) have a claim that was committed.
+func Standing(ctx context.Context, db *sql.DB, keys []string) (standing map[string]bool, err error) {
+	standing = make(map[string]bool, len(keys))
+	if len(keys) == 0 {
+		return standing, nil
+	}
+	args := make([]any, 0, len(keys))
+	for _, key := range keys {
+		args = append(args, []byte(key))
+	}
+	rows, err := db.QueryContext(ctx, listOf(standingClaims, len(keys)), args...)
+	if err != nil {
+		return nil, fmt.Errorf("inbox: standing claims: %w", err)
+	}
+	defer func() {
+		if err = errors.Join(err, rows.Close()); err != nil {
+			standing, err = nil, fmt.Errorf("inbox: standing claims: %w", err)
+		}
+	}()
+	for rows.Next() {
+		var key []byte
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		standing[string(key)] = true
+	}
+	return standing, rows.Err()
+}
+
+// listOf fills a statement's {keys} in with placeholders for n (1 or more).
+func listOf(stmt string, n int) string {
+	return strings.Replace(stmt, "{keys}", strings.Repeat("?, ", n-1)+"?", 1)
+}
+
 // ForgetClaims deletes the claims of these keys (at most 1000), where they are older than an age by the database's
 // clock, and answers how many those were. Whoever claims such a key again is first. It is how the guard of package sdk
 // forgets; for the claims of messages there is Purge.
@@ -84,7 +120,7 @@ func ForgetClaims(ctx context.Context, db *sql.DB, d *outbox.Dialect, age time.D
 	for _, key := range keys {
 		args = append(args, []byte(key))
 	}
-	stmt := strings.Replace(claimStatementsOf(d).forget, "{keys}", strings.Repeat("?, ", len(keys)-1)+"?", 1)
+	stmt := listOf(claimStatementsOf(d).forget, len(keys))
 	for tries := 1; ; tries++ {
 		var n int64
 		err := outbox.InTx(ctx, db, &sql.TxOptions{Isolation: d.InboxSQL().Isolation}, func(tx *sql.Tx) (err error) {
