@@ -1,12 +1,11 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/amends-dev/amends/outbox"
 	"github.com/amends-dev/amends/outbox/inbox"
@@ -26,19 +25,26 @@ import (
 // means something within a namespace only.
 //
 // A claim is always inserted before anything is decided. Whoever comes second
-// waits for the first or fails, and then finds what it left.
+// waits for the first or fails, and then finds what it left. Only a first phase
+// that is seen to be on record is not claimed again by the second.
+//
+// Where each statement is a round trip, a claim is inserted with the record that
+// most handlers lead to, and changed only where the handler's is another one.
 type guard struct {
 	db      *sql.DB
 	dialect *outbox.Dialect
 	outbox  *outbox.Outbox // may be nil
 	turn    chan struct{}  // for databases with one writer: who holds it runs a transaction; nil: any number
+	witness *witness       // nil where turn is not: a record is always written behind the handler
 }
 
 func newGuard(db *sql.DB, dialect *outbox.Dialect, box *outbox.Outbox) guard {
 	g := guard{db: db, dialect: dialect, outbox: box}
 	if dialect == outbox.SQLite { // a queue here is quicker and fairer than its busy handler
 		g.turn = make(chan struct{}, 1)
+		return g
 	}
+	g.witness = &witness{db: db}
 	return g
 }
 
@@ -51,7 +57,9 @@ const (
 const endKey = "end"
 
 var (
-	errEnded = errors.New("the handler committed or rolled back the transaction itself: leave its end to the sdk")
+	errEnded = errors.New("the handler committed or rolled back the transaction itself, or passed over an error with which " +
+		"the database rolled it back: leave its end to the sdk, and return the errors of tx")
+	errMet   = errors.New("the first phase came while the second looked for it")
 	errClaim = errors.New("the guard's claim holds no record: a handler committed the transaction itself, or the row was changed")
 )
 
@@ -67,30 +75,35 @@ func (g *guard) perform(ctx context.Context, c *call, a *action) ([]byte, error)
 	for tries := 1; ; tries++ {
 		reply, err := g.try(ctx, c, a)
 		var refused *RefusedError
-		if !g.dialect.Retryable(err) || errors.As(err, &refused) || tries == lockTries || ctx.Err() != nil {
+		again := g.dialect.Retryable(err) || errors.Is(err, errMet)
+		if !again || errors.As(err, &refused) || tries == lockTries || ctx.Err() != nil {
 			return reply, err
 		}
 	}
 }
 
 func (g *guard) try(ctx context.Context, c *call, a *action) ([]byte, error) {
-	return g.inTx(ctx, func(tx *sql.Tx) ([]byte, error) {
+	var p promise
+	reply, err := g.inTx(ctx, &p, func(tx *sql.Tx) ([]byte, error) {
 		switch c.info.Op {
 		case txn.Do, txn.Try:
-			return g.first(ctx, tx, c, a)
+			return g.first(ctx, tx, c, a, &p)
 		case txn.Undo:
-			return g.second(ctx, tx, c, a, txn.Do)
+			return g.second(ctx, tx, c, a, &p, txn.Do)
 		case txn.Confirm, txn.Cancel:
-			return g.second(ctx, tx, c, a, txn.Try)
+			return g.second(ctx, tx, c, a, &p, txn.Try)
 		}
 		return nil, fmt.Errorf("%s is no operation that this version knows", c.info.Op)
 	})
+	if err == nil && p.kept {
+		err = g.witness.stands(ctx, p.key)
+	}
+	return reply, err
 }
 
 // first performs a do or try, or finds that it did, or that it must not.
-func (g *guard) first(ctx context.Context, tx *sql.Tx, c *call, a *action) ([]byte, error) {
-	key := c.info.key(c.info.Op.String())
-	claim, err := inbox.Claim(ctx, tx, g.dialect, key)
+func (g *guard) first(ctx context.Context, tx *sql.Tx, c *call, a *action, p *promise) ([]byte, error) {
+	claim, err := g.claim(ctx, tx, p, c.info.key(c.info.Op.String()), a.usual)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +121,7 @@ func (g *guard) first(ctx context.Context, tx *sql.Tx, c *call, a *action) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return reply, g.record(ctx, tx, key, append([]byte{markDone}, reply...))
+	return reply, g.record(ctx, tx, p, append([]byte{markDone}, reply...))
 }
 
 // replay answers a do or try that was delivered before.
@@ -134,10 +147,9 @@ func split(record []byte) (reply []byte, mark byte) {
 
 // second performs an undo, confirm or cancel of the first-phase operation of.
 // What it refuses, only a person can decide.
-func (g *guard) second(ctx context.Context, tx *sql.Tx, c *call, a *action, of txn.Op) ([]byte, error) {
+func (g *guard) second(ctx context.Context, tx *sql.Tx, c *call, a *action, p *promise, of txn.Op) ([]byte, error) {
 	op := c.info.Op
-	first := c.info.key(of.String())
-	claim, err := inbox.Claim(ctx, tx, g.dialect, first)
+	claim, err := g.find(ctx, tx, c.info.key(of.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -145,8 +157,8 @@ func (g *guard) second(ctx context.Context, tx *sql.Tx, c *call, a *action, of t
 	switch {
 	case claim.First && op == txn.Confirm:
 		return nil, Refuse(errors.New("confirm of a branch whose try is not on record here"))
-	case claim.First:
-		return nil, g.record(ctx, tx, first, []byte{markTombstone})
+	case claim.First: // with a tombstone
+		return nil, nil
 	case mark == markTombstone && op == txn.Confirm:
 		return nil, Refuse(errors.New("confirm of a branch that was cancelled before its try arrived"))
 	case mark == markTombstone:
@@ -154,14 +166,29 @@ func (g *guard) second(ctx context.Context, tx *sql.Tx, c *call, a *action, of t
 	case mark != markDone:
 		return nil, Refuse(errClaim)
 	}
-	return g.finish(ctx, tx, c, a, did)
+	return g.finish(ctx, tx, c, a, p, did)
+}
+
+// find returns the claim of a first phase, or lays a tombstone in its place.
+func (g *guard) find(ctx context.Context, tx *sql.Tx, key string) (inbox.Claimed, error) {
+	looks := g.turn == nil // a transaction that will write begins with that where there is one writer
+	if looks {
+		record, found, err := inbox.Recorded(ctx, tx, g.dialect, key)
+		if err != nil || found {
+			return inbox.Claimed{Reply: record}, err
+		}
+	}
+	claim, err := inbox.ClaimWith(ctx, tx, g.dialect, key, []byte{markTombstone})
+	if err == nil && looks && !claim.First { // the handler must not see the database as it was before
+		err = errMet
+	}
+	return claim, err
 }
 
 // finish runs the second phase of a first phase that took effect, once.
-func (g *guard) finish(ctx context.Context, tx *sql.Tx, c *call, a *action, did []byte) ([]byte, error) {
+func (g *guard) finish(ctx context.Context, tx *sql.Tx, c *call, a *action, p *promise, did []byte) ([]byte, error) {
 	op := c.info.Op
-	key := c.info.key(endKey)
-	claim, err := inbox.Claim(ctx, tx, g.dialect, key)
+	claim, err := g.claim(ctx, tx, p, c.info.key(endKey), []byte(op.String()))
 	switch {
 	case err != nil:
 		return nil, err
@@ -186,105 +213,39 @@ func (g *guard) finish(ctx context.Context, tx *sql.Tx, c *call, a *action, did 
 	if err != nil {
 		return did, err
 	}
-	return nil, g.record(ctx, tx, key, []byte(op.String()))
+	return nil, g.record(ctx, tx, p, []byte(op.String()))
+}
+
+// promise is a claim that a transaction has made, for its handler.
+type promise struct {
+	key    string
+	record []byte // with which it was inserted; nil: none
+	kept   bool   // that is what the handler led to
+}
+
+// claim claims for a handler that usually leads to a record; nil: who knows.
+func (g *guard) claim(ctx context.Context, tx *sql.Tx, p *promise, key string, usual []byte) (claim inbox.Claimed, err error) {
+	*p = promise{key: key}
+	if g.witness == nil || usual == nil {
+		return inbox.Claim(ctx, tx, g.dialect, key)
+	}
+	if claim, err = inbox.ClaimWith(ctx, tx, g.dialect, key, usual); claim.First {
+		p.record = usual
+	}
+	return claim, err
 }
 
 // record keeps what a claim is for. It is the first statement after the
-// handler, so it notices one that ended the transaction.
-func (g *guard) record(ctx context.Context, tx *sql.Tx, key string, body []byte) error {
-	err := inbox.Record(ctx, tx, g.dialect, key, body)
+// handler, so it notices where the transaction has ended; the witness does,
+// where the claim holds the record already.
+func (g *guard) record(ctx context.Context, tx *sql.Tx, p *promise, body []byte) error {
+	if p.record != nil && bytes.Equal(p.record, body) {
+		p.kept = true
+		return nil
+	}
+	err := inbox.Record(ctx, tx, g.dialect, p.key, body)
 	if ctx.Err() == nil && (errors.Is(err, sql.ErrTxDone) || errors.Is(err, inbox.ErrNotClaimed)) {
 		return fmt.Errorf("%w (%w)", errEnded, err)
 	}
 	return err
-}
-
-// inTx runs fn in a transaction, commits if it returns nil and rolls back on
-// every other way out, a panic included. A refusal whose rollback failed is no
-// refusal: nobody knows what stands.
-func (g *guard) inTx(ctx context.Context, fn func(*sql.Tx) ([]byte, error)) (reply []byte, err error) {
-	release, err := g.takeTurn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	conn, err := g.db.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", err)
-	}
-	defer func() {
-		if cerr := conn.Close(); cerr != nil && !errors.Is(cerr, sql.ErrConnDone) { // done: it was discarded
-			err = errors.Join(err, cerr)
-		}
-	}()
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
-	}
-	committing := false
-	defer func() {
-		if committing {
-			return
-		}
-		if rerr := tx.Rollback(); rerr != nil {
-			if !errors.Is(rerr, sql.ErrTxDone) {
-				cleanSession(ctx, conn)
-			}
-			reply, err = nil, notRolledBack(ctx, err, rerr)
-		}
-	}()
-	reply, err = fn(tx)
-	if err != nil {
-		return reply, err
-	}
-	committing = true
-	if err := tx.Commit(); err != nil {
-		cleanSession(ctx, conn)
-		return nil, fmt.Errorf("commit: %w", err)
-	}
-	if g.outbox != nil {
-		g.outbox.Wake()
-	}
-	return reply, nil
-}
-
-// takeTurn waits, where the database has one writer, until that is the caller,
-// and returns what ends its turn.
-func (g *guard) takeTurn(ctx context.Context) (release func(), err error) {
-	if g.turn == nil {
-		return func() {}, nil
-	}
-	select {
-	case g.turn <- struct{}{}:
-		return func() { <-g.turn }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for the database's only writer: %w", ctx.Err())
-	}
-}
-
-// notRolledBack says what a failed rollback makes of the error before it. That
-// one is quoted, not wrapped: it may be a refusal.
-func notRolledBack(ctx context.Context, err, rollback error) error {
-	if errors.Is(rollback, sql.ErrTxDone) {
-		if ctx.Err() != nil { // database/sql rolled back when ctx ended
-			return fmt.Errorf("%w (the handler said: %v)", context.Cause(ctx), err)
-		}
-		if errors.Is(err, errEnded) {
-			return err
-		}
-		rollback = errEnded
-	}
-	return fmt.Errorf("roll back: %w (the handler said: %v)", rollback, err)
-}
-
-// cleanSession ends a transaction that a failed commit or rollback may have left open on
-// the connection, which database/sql does not, and discards the connection if
-// that fails: its next user would work inside that transaction.
-func cleanSession(ctx context.Context, conn *sql.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
-		// The error is the one asked for.
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-	}
 }

@@ -34,6 +34,7 @@ var (
 	debit  = saga.NewAction[debitReq, debitRep]("accounts.debit")
 	ship   = saga.NewAction[debitReq, debitRep]("accounts.ship")
 	odd    = saga.NewAction[debitReq, debitRep]("accounts.odd").WithCodec(shout{})
+	note   = saga.NewAction[debitReq, debitRep]("accounts.note") // replies the zero value
 	seat   = tcc.NewAction[debitReq, debitRep]("accounts.seat")
 	errOut = errors.New("no money")
 )
@@ -65,12 +66,20 @@ type bench struct {
 
 func newBench(t *testing.T, dsn ...string) *bench {
 	t.Helper()
-	db := database(t, dsn...)
-	b := &bench{db: db, Participant: NewParticipant("accounts", db, outbox.SQLite, &ParticipantConfig{Logger: quiet()})}
+	return benchOn(database(t, dsn...), outbox.SQLite)
+}
+
+// benchOn is a bench on a database with the guard's tables and one of effects.
+func benchOn(db *sql.DB, d *outbox.Dialect) *bench {
+	b := &bench{db: db, Participant: NewParticipant("accounts", db, d, &ParticipantConfig{Logger: quiet()})}
 	HandleSaga(b.Participant, debit, b.do("do"), b.end("undo"))
 	HandleSaga(b.Participant, odd, b.do("do"), b.end("undo"))
 	HandleSaga(b.Participant, ship, b.do("ship"), nil)
 	HandleTCC(b.Participant, seat, b.do("try"), b.end("confirm"), b.end("cancel"))
+	HandleSaga(b.Participant, note, func(ctx context.Context, tx *sql.Tx, req debitReq) (debitRep, error) {
+		_, err := b.do("note")(ctx, tx, req)
+		return debitRep{}, err
+	}, b.end("undo"))
 	return b
 }
 
@@ -122,6 +131,7 @@ const (
 	codeUnk              = amendsv1.OutcomeCode_OUTCOME_CODE_UNKNOWN
 	debitName, shipName  = "accounts.debit", "accounts.ship"
 	seatName, firstReply = "accounts.seat", `{"Balance":1}`
+	noteName, noteReply  = "accounts.note", `{"Balance":0}`
 )
 
 func want(t *testing.T, out *amendsv1.Outcome, code amendsv1.OutcomeCode, reply, message string) {
@@ -142,18 +152,35 @@ func (b *bench) stands(t *testing.T, all ...string) {
 // TestGuardScripts delivers operations in every order that matters, and repeats
 // the last of each one.
 func TestGuardScripts(t *testing.T) {
-	type step struct {
-		op             amendsv1.Op
-		action         string
-		code           amendsv1.OutcomeCode
-		reply, message string
+	for _, s := range guardScripts() {
+		t.Run(s.name, func(t *testing.T) { s.play(t, newBench(t)) })
 	}
+}
+
+type script struct {
+	name   string
+	steps  []scriptStep
+	stands []string
+}
+
+type scriptStep struct {
+	op             amendsv1.Op
+	action         string
+	code           amendsv1.OutcomeCode
+	reply, message string
+}
+
+func (s *script) play(t *testing.T, b *bench) {
+	for _, step := range append(s.steps, s.steps[len(s.steps)-1]) {
+		want(t, b.call(t, step.op, step.action), step.code, step.reply, step.message)
+	}
+	b.stands(t, s.stands...)
+}
+
+func guardScripts() []script {
+	type step = scriptStep
 	do, try := "do alice 5", "try alice 5"
-	tests := []struct {
-		name   string
-		steps  []step
-		stands []string
-	}{
+	return []script{
 		{"do twice", []step{{opDo, debitName, codeOK, firstReply, ""}, {opDo, debitName, codeOK, firstReply, ""}}, []string{do}},
 		{"undo first", []step{{opUndo, debitName, codeOK, "", ""}, {opDo, debitName, codeRef, "", "undone before it arrived"}}, nil},
 		{"undo twice first", []step{{opUndo, debitName, codeOK, "", ""}, {opUndo, debitName, codeOK, "", ""}}, nil},
@@ -199,15 +226,13 @@ func TestGuardScripts(t *testing.T) {
 		}, nil},
 		{"action not offered", []step{{opDo, "accounts.gone", codeUnk, "", "does not offer"}}, nil},
 		{"operation of the future", []step{{99, debitName, codeUnk, "", "no operation"}}, nil},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			b := newBench(t)
-			for _, s := range append(test.steps, test.steps[len(test.steps)-1]) {
-				want(t, b.call(t, s.op, s.action), s.code, s.reply, s.message)
-			}
-			b.stands(t, test.stands...)
-		})
+		{"nothing to reply", []step{
+			{opDo, noteName, codeOK, noteReply, ""}, {opDo, noteName, codeOK, noteReply, ""},
+			{opUndo, noteName, codeOK, "", ""}, {opDo, noteName, codeOK, noteReply, ""},
+		}, []string{"note alice 5", "undo alice 5 balance 0"}},
+		{"nothing to reply, undo first", []step{
+			{opUndo, noteName, codeOK, "", ""}, {opDo, noteName, codeRef, "", "undone before it arrived"},
+		}, nil},
 	}
 }
 
@@ -430,8 +455,10 @@ func TestFailedCommit(t *testing.T) {
 // TestConcurrentDoAndUndo races deliveries of the same do with its undo, each
 // until it is answered for good: either the do took effect and was undone, or
 // neither ran.
-func TestConcurrentDoAndUndo(t *testing.T) {
-	b := newBench(t)
+func TestConcurrentDoAndUndo(t *testing.T) { raceDoAndUndo(t, newBench(t), debitName, "do") }
+
+// raceDoAndUndo calls an action whose effect begins with a word.
+func raceDoAndUndo(t *testing.T, b *bench, action, word string) {
 	var wg sync.WaitGroup
 	finally := func(m *amendsv1.Call) {
 		for range 100 {
@@ -444,7 +471,7 @@ func TestConcurrentDoAndUndo(t *testing.T) {
 	const transactions = 40
 	for i := range transactions {
 		for _, op := range []amendsv1.Op{opDo, opUndo, opDo, opUndo} {
-			m := msg(op, debitName)
+			m := msg(op, action)
 			m.Gid = fmt.Sprint("g", i)
 			m.Payload = fmt.Appendf(nil, `{"From":"a%d","Cents":1}`, i)
 			wg.Go(func() { finally(m) })
@@ -458,7 +485,7 @@ func TestConcurrentDoAndUndo(t *testing.T) {
 	}
 	done := 0
 	for i := range transactions {
-		do, undo := count[fmt.Sprint("do a", i)], count[fmt.Sprint("undo a", i)]
+		do, undo := count[fmt.Sprintf("%s a%d", word, i)], count[fmt.Sprint("undo a", i)]
 		if do != undo || do > 1 {
 			t.Errorf("a%d: %d do, %d undo", i, do, undo)
 		}

@@ -42,7 +42,7 @@ type ParticipantConfig struct {
 	Concurrency  int            // handlers that run at once, in all; as many calls wait on each stream; 0: 64, at most 10,000
 	DrainTimeout time.Duration  // how long Run waits at its end for running handlers; 0: 30 s
 	SkipMigrate  bool           // Run does not create the guard's tables: outbox.Migrate was called
-	Outbox       *outbox.Outbox // woken after each commit, for handlers that write to it; may be nil
+	Outbox       *outbox.Outbox // woken after the commit of a handler that wrote to it; may be nil
 	Purge        *PurgeConfig   // when the guard's claims are deleted; nil: 72 h after the transaction's end
 	Logger       *slog.Logger   // nil: slog.Default()
 
@@ -98,6 +98,8 @@ type action struct {
 	name string
 	with string // "HandleSaga", "HandleTCC" or "HandleCheck", for errors
 	ops  map[txn.Op]handler
+
+	usual []byte // the guard's record of a first phase that replies the zero value; nil: that cannot be encoded
 
 	check func(ctx context.Context, gid string) (CheckResult, error) // nil: it is none
 }
@@ -175,7 +177,7 @@ func HandleSaga[Req, Rep any](p *Participant, a saga.Action[Req, Rep],
 	if undo != nil {
 		ops[txn.Undo] = secondPhase(a.Codec(), undo)
 	}
-	p.register(&action{name: a.Name(), with: "HandleSaga", ops: ops})
+	p.register(&action{name: a.Name(), with: "HandleSaga", ops: ops, usual: usualRecord[Rep](a.Codec())})
 }
 
 // HandleTCC registers what p does for an action of TCC transactions. try
@@ -197,7 +199,7 @@ func HandleTCC[Req, Rep any](p *Participant, a tcc.Action[Req, Rep],
 		txn.Try:     firstPhase(a.Codec(), try),
 		txn.Confirm: secondPhase(a.Codec(), confirm),
 		txn.Cancel:  secondPhase(a.Codec(), cancel),
-	}})
+	}, usual: usualRecord[Rep](a.Codec())})
 }
 
 func (p *Participant) register(a *action) {

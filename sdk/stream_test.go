@@ -52,7 +52,7 @@ func TestAttend(t *testing.T) {
 	s := receive(t, "the stream", a.fake.streams)
 	h := s.hello
 	if h.GetProtocolVersion() != 1 || h.GetService() != "accounts" || h.GetCapacity() != DefaultConcurrency || h.GetInstance() == "" ||
-		!slices.Equal(h.GetActions(), []string{debitName, "accounts.odd", seatName, shipName}) {
+		!slices.Equal(h.GetActions(), []string{debitName, noteName, "accounts.odd", seatName, shipName}) {
 		t.Errorf("hello %v", h)
 	}
 	var calls []*amendsv1.Call

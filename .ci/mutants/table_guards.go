@@ -3,6 +3,7 @@ package main
 var (
 	guardScripts = test{pkg: "./sdk", run: "TestGuardScripts$"}
 	guardRaces   = test{pkg: "./sdk", run: "TestConcurrentDoAndUndo$|TestFailed"}
+	guardMySQL   = test{pkg: "./sdk", run: "TestEndOfTheHandlersOwn$|TestUndoMeetsItsDo$"}
 	worldFaults  = test{pkg: "./sdk/sdktest", run: "TestFaults$|TestCrash"}
 	claimSuite   = test{pkg: "./outbox/outboxtest", run: "TestSQLite/(Claim|ConcurrentClaims|Once)"}
 )
@@ -39,13 +40,13 @@ var guards = []mutant{
 	},
 	{
 		name: "guard-undo-of-nothing-runs", file: "sdk/guard.go",
-		old:  "\tcase claim.First:\n\t\treturn nil, g.record(ctx, tx, first, []byte{markTombstone})",
-		with: "\tcase claim.First && g.record(ctx, tx, first, []byte{markTombstone}) != nil:\n\t\treturn nil, nil",
+		old:  "\tcase claim.First: // with a tombstone\n\t\treturn nil, nil",
+		with: "\tcase claim.First && op == txn.Confirm:\n\t\treturn nil, nil",
 		why:  "an undo whose do never ran runs",
 		test: []test{worldFaults, guardScripts},
 	},
 	{
-		name: "guard-commits-failures", file: "sdk/guard.go",
+		name: "guard-commits-failures", file: "sdk/guardtx.go",
 		old:  "if rerr := tx.Rollback(); rerr != nil {",
 		with: "if rerr := tx.Commit(); rerr != nil {",
 		why:  "what a handler wrote before it failed stays",
@@ -53,10 +54,24 @@ var guards = []mutant{
 	},
 	{
 		name: "guard-reply-not-kept", file: "sdk/guard.go",
-		old:  "return reply, g.record(ctx, tx, key, append([]byte{markDone}, reply...))",
-		with: "return reply, g.record(ctx, tx, key, []byte{markDone})",
+		old:  "return reply, g.record(ctx, tx, p, append([]byte{markDone}, reply...))",
+		with: "return reply, g.record(ctx, tx, p, []byte{markDone})",
 		why:  "a repeated do answers with another reply than the first",
 		test: []test{worldFaults, guardScripts},
+	},
+	{
+		name: "guard-without-witness", file: "sdk/guard.go",
+		old:  "if err == nil && p.kept {",
+		with: "if err == nil && p.kept && p.key == \"\" {",
+		why:  "a handler that passes over a deadlock has taken effect, and nothing stands",
+		test: []test{guardMySQL},
+	},
+	{
+		name: "guard-undo-sees-what-was-before-its-do", file: "sdk/guard.go",
+		old:  "if err == nil && looks && !claim.First {",
+		with: "if err == nil && looks && claim.First && len(claim.Reply) > 0 {",
+		why:  "an undo that meets its do under way works with a snapshot without it",
+		test: []test{guardMySQL},
 	},
 	{
 		name: "sdk-error-is-refusal", file: "sdk/perform.go",
