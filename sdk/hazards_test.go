@@ -75,7 +75,7 @@ func TestTryAfterTryNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.was(t, beginTrip, firstSeat, secondSeat, "commit")
+	f.was(t, openTrip, firstSeat, secondSeat, "commit")
 }
 
 // the doc of ReplyOf says that an undecodable reply fails the call, whatever the handler returns.

@@ -35,8 +35,10 @@ type TCC struct {
 	gid    string
 
 	mu    sync.Mutex
-	used  map[string]bool // names of branches
-	err   error           // of the first Try that failed
+	opens *amendsv1.BeginTccRequest // travels with the tries until one has opened it; nil: it is open
+	sent  int                       // tries that may have
+	used  map[string]bool           // names of branches
+	err   error                     // of the first Try that failed
 	ended bool
 }
 
@@ -45,12 +47,14 @@ func (t *TCC) GID() string { return t.gid }
 
 // RunTCC opens a TCC transaction, calls fn, which tries its branches with Try,
 // and then confirms all of them if fn returned nil and cancels them if not.
+// Under a gid that RunTCC makes, it is the first try that opens it.
 //
 // It returns nil when every branch is confirmed; a *RolledBackError, in which
 // errors.Is finds fn's error, when every branch is cancelled; and an
 // *UnknownError when that takes longer than EndTimeout or could not be learned:
 // the decision stands (or, if none was made, the transaction cancels at its
-// deadline), and Client.Run(gid).Wait tells more. What fn returned decides:
+// deadline), and Client.Run(gid).Wait tells more. Every other error says that
+// nothing was begun, as ErrOverloaded does. What fn returned decides:
 // the end of ctx reaches fn, and does not stop the second phase.
 //
 // A transaction in which any Try failed cannot commit, whatever fn returns. If
@@ -78,17 +82,19 @@ func RunTCC(ctx context.Context, c *Client, name string, fn func(ctx context.Con
 	ctx, end := c.spanOf(ctx, "tcc", name, req.GetGid())
 	defer func() { end(err) }()
 	req.Traceparent = traceparentOf(ctx)
-	resp, err := retrying(ctx, c, "begin tcc", req, c.rpc.BeginTcc)
-	if err != nil {
-		return notStarted("begin tcc", name, req.GetGid(), err)
-	}
-	t := &TCC{client: c, gid: req.GetGid(), used: map[string]bool{}}
+	t := &TCC{client: c, gid: req.GetGid(), opens: req, used: map[string]bool{}}
 	endTimeout := cfg.EndTimeout
 	if endTimeout == 0 {
 		endTimeout = DefaultEndTimeout
 	}
-	if state := stateOf(resp.GetTransaction().GetState()); state != txn.Running {
-		return t.await(ctx, endTimeout)
+	if cfg.GID != "" { // there may be one: fn is not to run if it is decided
+		tx, err := t.begin(ctx, req)
+		if err != nil {
+			return err
+		}
+		if stateOf(tx.GetState()) != txn.Running {
+			return t.await(ctx, endTimeout)
+		}
 	}
 	err = t.tryAll(ctx, fn, req.GetTimeout().AsDuration(), endTimeout)
 	return t.end(ctx, err, endTimeout)
@@ -128,7 +134,7 @@ func (t *TCC) tryAll(ctx context.Context, fn func(context.Context, *TCC) error, 
 		// sooner than at the deadline; if that fails, then at the deadline.
 		end, stop := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 		defer stop()
-		if err := t.run().Abort(end, "the caller's function panicked"); err != nil {
+		if err := t.giveBack(end, "the caller's function panicked"); err != nil {
 			t.client.log.WarnContext(ctx, "sdk: abort after a panic failed", "gid", t.gid, "err", err)
 		}
 	}()
@@ -148,6 +154,9 @@ func (t *TCC) tryAll(ctx context.Context, fn func(context.Context, *TCC) error, 
 func (t *TCC) end(ctx context.Context, cause error, timeout time.Duration) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
+	if err := t.ensureOpen(end, cause); err != nil {
+		return err
+	}
 	if cause == nil {
 		req := &amendsv1.CommitTccRequest{Gid: t.gid, Wait: waitFor(end)}
 		resp, err := retrying(end, t.client, "commit tcc", req, t.client.rpc.CommitTcc)
@@ -231,8 +240,7 @@ func (t *TCC) try(ctx context.Context, branch, action string, codec txn.Codec, r
 		return nil, fmt.Errorf("the request cannot be encoded: %w", err)
 	}
 	msg := &amendsv1.TryBranchRequest{Gid: t.gid, Branch: branch, Action: action, Payload: payload, Retry: wireRetry(retry)}
-	resp, err := retrying(ctx, t.client, "try", msg, t.client.rpc.TryBranch)
-	return resp.GetReply(), err
+	return t.tryOpen(ctx, msg)
 }
 
 // enter names the branch.

@@ -29,12 +29,16 @@ type fakeTCC struct {
 	hang   string // a branch whose try is answered when the caller gives up
 	block  bool   // the end never comes
 	commit error  // what a commit answers
+	full   error  // what a try is refused with
+	old    bool   // knows no try that begins
+	begun  bool
 }
 
 func newFakeTCC() *fakeTCC {
 	f := &fakeTCC{state: running}
 	f.fakeCoordinator.begin = func(_ context.Context, r *amendsv1.BeginTccRequest) (*amendsv1.BeginTccResponse, error) {
 		f.note("begin %s %s", r.GetName(), r.GetTimeout().AsDuration())
+		f.begun = true
 		return &amendsv1.BeginTccResponse{Transaction: tx(f.state, nil)}, nil
 	}
 	f.fakeCoordinator.try = f.tryBranch
@@ -86,6 +90,15 @@ func (f *fakeTCC) decide(state amendsv1.State, cause *amendsv1.Cause) error {
 }
 
 func (f *fakeTCC) tryBranch(ctx context.Context, r *amendsv1.TryBranchRequest) (*amendsv1.TryBranchResponse, error) {
+	if begin := r.GetBegin(); begin != nil {
+		f.note("open %s %s", begin.GetName(), begin.GetTimeout().AsDuration())
+		if f.old && !f.begun {
+			return nil, ErrNotFound.With("no such transaction")
+		}
+	}
+	if f.full != nil {
+		return nil, f.full
+	}
 	f.note("try %s %s %s", r.GetBranch(), r.GetAction(), r.GetPayload())
 	switch r.GetBranch() {
 	case f.refuse:
@@ -125,6 +138,7 @@ const (
 	secondSeat = `try seat#2 accounts.seat {"From":"","Cents":1}`
 	bed        = `try bed hotels.room {"From":"","Cents":2}`
 	beginTrip  = "begin trip 1m0s"
+	openTrip   = "open trip 1m0s" // comes with the try after it
 )
 
 func TestTCCCommits(t *testing.T) {
@@ -132,7 +146,7 @@ func TestTCCCommits(t *testing.T) {
 	if err := RunTCC(t.Context(), client(t, &f.fakeCoordinator), "trip", trip, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.was(t, beginTrip, firstSeat, secondSeat, bed, "commit")
+	f.was(t, openTrip, firstSeat, secondSeat, bed, "commit")
 }
 
 func TestTCCRefused(t *testing.T) {
@@ -175,7 +189,7 @@ func TestTCCFunctionPanics(t *testing.T) {
 		}()
 		_ = RunTCC(t.Context(), client(t, &f.fakeCoordinator), "trip", func(context.Context, *TCC) error { panic("oh") }, nil)
 	}()
-	f.was(t, beginTrip, "abort the caller's function panicked")
+	f.was(t) // nothing was begun
 }
 
 // TestTCCCancelledCaller ends the caller's context inside the function: the

@@ -145,12 +145,12 @@ func (s *Server) unlessStarted(ctx context.Context, namespace, gid string, err e
 }
 
 // checkCheck refuses a check that a service which is connected does not offer.
-func (s *Server) checkCheck(ctx context.Context, namespace string, req *amendsv1.BeginTccRequest) error {
+func (s *Server) checkCheck(ctx context.Context, namespace, gid string, req *amendsv1.BeginTccRequest) error {
 	action := req.GetCheck().GetAction()
 	if req.GetCheck() == nil || !s.lacks(namespace, action) {
 		return nil
 	}
-	return s.unlessStarted(ctx, namespace, req.GetGid(), unknownAction("check.action", req.GetName(), action))
+	return s.unlessStarted(ctx, namespace, gid, unknownAction("check.action", req.GetName(), action))
 }
 
 func (s *Server) checkTry(namespace string, req *amendsv1.TryBranchRequest) error {

@@ -165,6 +165,13 @@ func (e *fakeEngine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte,
 	return e.try(ctx, gid, b)
 }
 
+func (e *fakeEngine) BeginTry(ctx context.Context, gid string, d *tcc.Definition, labels map[string]string, b tcc.Branch) ([]byte, error) {
+	if _, _, err := e.BeginTCC(ctx, gid, d, labels); err != nil {
+		return nil, err
+	}
+	return e.Try(ctx, gid, b)
+}
+
 func (e *fakeEngine) Commit(ctx context.Context, gid string) (store.Record, error) {
 	return e.move(ctx, gid, txn.Committing, "")
 }

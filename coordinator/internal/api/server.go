@@ -47,6 +47,8 @@ type Engine interface {
 		rec store.Record, created bool, err error)
 	// Try registers a branch durably, calls its try and waits for the reply.
 	Try(ctx context.Context, gid string, b tcc.Branch) (reply []byte, err error)
+	// BeginTry is BeginTCC, with a branch in it, and then Try.
+	BeginTry(ctx context.Context, gid string, d *tcc.Definition, labels map[string]string, b tcc.Branch) (reply []byte, err error)
 	// Commit decides durably to confirm.
 	Commit(ctx context.Context, gid string) (store.Record, error)
 	// Abort decides durably to turn back. Actor and reason go into the trail.

@@ -10,6 +10,7 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 	amendsv1 "github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga/txn"
+	"github.com/amends-dev/amends/tcc"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -81,7 +82,7 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	if err := t.checkCheck(ctx, namespace, req); err != nil {
+	if err := t.checkCheck(ctx, namespace, req.GetGid(), req); err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	rec, created, err := t.engine.BeginTCC(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels())
@@ -93,12 +94,15 @@ func (t *transactions) BeginTcc(ctx context.Context, req *amendsv1.BeginTccReque
 }
 
 // TryBranch registers a branch durably, calls its try and answers with the
-// participant's reply.
+// participant's reply. It opens the transaction before, if it is to.
 func (t *transactions) TryBranch(ctx context.Context, req *amendsv1.TryBranchRequest) (
 	*amendsv1.TryBranchResponse, error) {
 	key, err := t.key(ctx, req.GetGid())
 	if err != nil {
 		return nil, t.fail(ctx, err)
+	}
+	if req.GetBegin() != nil && t.engine.Full(key) {
+		return nil, errFull
 	}
 	namespace, _ := wire.Split(key)
 	if err := t.checkTry(namespace, req); err != nil {
@@ -108,11 +112,33 @@ func (t *transactions) TryBranch(ctx context.Context, req *amendsv1.TryBranchReq
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
-	reply, err := t.engine.Try(ctx, key, branch)
+	var reply []byte
+	if req.GetBegin() == nil {
+		reply, err = t.engine.Try(ctx, key, branch)
+	} else {
+		reply, err = t.beginTry(ctx, key, req, branch)
+	}
 	if err != nil {
 		return nil, t.fail(ctx, err)
 	}
 	return &amendsv1.TryBranchResponse{Reply: reply}, nil
+}
+
+// beginTry opens a TCC transaction with a branch in it.
+func (t *transactions) beginTry(ctx context.Context, key string, try *amendsv1.TryBranchRequest, b tcc.Branch) ([]byte, error) {
+	namespace, gid := wire.Split(key)
+	req := try.GetBegin()
+	if other := req.GetGid(); other != "" && other != gid {
+		return nil, amendsv1.ErrInvalidArgument.With("begin.gid is %q, want that of the request, or none", other)
+	}
+	d, err := wire.TCCDefinition(req)
+	if err := errors.Join(checkLabels(req.GetLabels()), err); err != nil {
+		return nil, err
+	}
+	if err := t.checkCheck(ctx, namespace, gid, req); err != nil {
+		return nil, err
+	}
+	return t.engine.BeginTry(engine.WithTrace(ctx, wire.Traceparent(req.GetTraceparent())), key, d, req.GetLabels(), b)
 }
 
 // CommitTcc decides to confirm every branch, and waits for that if it is to.

@@ -67,7 +67,7 @@ func (e *Engine) StartBulk(ctx context.Context, b Bulk) (store.Record, bool, err
 		return store.Record{}, false, err
 	}
 	m := &bulkMachine{state: txn.Running}
-	rec, created, err := e.start(ctx, rec, m)
+	rec, created, err := e.start(ctx, opening{rec: rec, m: m})
 	if errors.Is(err, amendsv1.ErrGIDConflict) {
 		err = amendsv1.ErrRequestConflict.With("request_id was used for another bulk: use another one")
 	}

@@ -26,7 +26,7 @@ var writeFixtures = flag.Bool("write-fixtures", false, "write testdata/compat of
 // version has written must be readable for ever: when an encoding changes, raise
 // it, write the fixtures of the new version with -write-fixtures, and leave those
 // of the old ones as they are.
-const compatVersion = "v0.3"
+const compatVersion = "v0.4"
 
 // fixtureRow is a transaction as a version has stored it.
 type fixtureRow struct {

@@ -37,15 +37,20 @@ func (e *Engine) Try(ctx context.Context, gid string, b tcc.Branch) ([]byte, err
 			w.sayDurable(t, say, refusal(gid, t.m, err))
 			return
 		}
-		t.tries = append(t.tries, tryWaiter{branch: b.Name, answer: func(reply []byte, err error) {
-			say(answer{reply: reply, err: err})
-		}})
+		t.awaitTry(b.Name, say)
 		w.harden(t) // its answer may be there
 		if t.durable() {
 			t.answerTries()
 		}
 	})
 	return a.reply, err
+}
+
+// awaitTry has say told what became of a branch's try.
+func (t *tx) awaitTry(branch string, say func(answer)) {
+	t.tries = append(t.tries, tryWaiter{branch: branch, answer: func(reply []byte, err error) {
+		say(answer{reply: reply, err: err})
+	}})
 }
 
 // Commit decides to confirm a TCC transaction. It returns when the decision is
@@ -167,25 +172,35 @@ func (w *worker) find(gid string, prior *revived, seq uint64) (*tx, error) {
 
 // ask runs fn on the worker, by one of its boxes, and waits for what it says.
 func ask(ctx context.Context, w *worker, box chan<- func(), fn func(say func(answer))) (answer, error) {
+	said, say := oneAnswer()
+	if err := w.put(ctx, box, func() { fn(say) }); err != nil {
+		return answer{}, err
+	}
+	return w.e.await(ctx, said)
+}
+
+// oneAnswer returns what holds the first answer that say is given.
+func oneAnswer() (said <-chan answer, say func(answer)) {
 	ch := make(chan answer, 1)
-	say := func(a answer) {
+	return ch, func(a answer) {
 		select {
 		case ch <- a:
 		default: // said already
 		}
 	}
-	if err := w.put(ctx, box, func() { fn(say) }); err != nil {
-		return answer{}, err
-	}
+}
+
+// await waits for what a worker says.
+func (e *Engine) await(ctx context.Context, said <-chan answer) (answer, error) {
 	select {
-	case a := <-ch:
+	case a := <-said:
 		if errors.Is(a.err, errElsewhere) {
-			w.e.lookNow() // maybe it is ours by now
+			e.lookNow() // maybe it is ours by now
 		}
 		return a, a.err
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
-	case <-w.e.stopped:
+	case <-e.stopped:
 		return answer{}, errStopped
 	}
 }

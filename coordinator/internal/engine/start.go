@@ -12,6 +12,7 @@ import (
 	"github.com/amends-dev/amends/coordinator/store"
 	"github.com/amends-dev/amends/proto/amends/v1"
 	"github.com/amends-dev/amends/saga"
+	"github.com/amends-dev/amends/saga/txn"
 	"github.com/amends-dev/amends/tcc"
 )
 
@@ -23,8 +24,8 @@ func (e *Engine) StartSaga(ctx context.Context, gid string, d *saga.Definition, 
 	if err != nil {
 		return store.Record{}, false, err
 	}
-	m := &sagaMachine{d: d, s: saga.New(d)}
-	return e.start(ctx, e.newRecord(gid, KindSaga, d.Name, def, d.Timeout, labels), m)
+	rec := e.newRecord(gid, KindSaga, d.Name, def, d.Timeout, labels)
+	return e.start(ctx, opening{rec: rec, m: &sagaMachine{d: d, s: saga.New(d)}})
 }
 
 // BeginTCC stores a TCC transaction durably. It is idempotent as StartSaga is.
@@ -33,8 +34,40 @@ func (e *Engine) BeginTCC(ctx context.Context, gid string, d *tcc.Definition, la
 	if err != nil {
 		return store.Record{}, false, err
 	}
-	m := &tccMachine{d: d, s: tcc.New(d)}
-	return e.start(ctx, e.newRecord(gid, KindTCC, d.Name, def, d.Timeout, labels), m)
+	rec := e.newRecord(gid, KindTCC, d.Name, def, d.Timeout, labels)
+	return e.start(ctx, opening{rec: rec, m: &tccMachine{d: d, s: tcc.New(d)}})
+}
+
+// BeginTry is BeginTCC and then Try, in one commit where there is nothing of that
+// gid yet.
+func (e *Engine) BeginTry(ctx context.Context, gid string, d *tcc.Definition, labels map[string]string, b tcc.Branch) ([]byte, error) {
+	def, err := d.Encode()
+	if err != nil {
+		return nil, err
+	}
+	ev := tcc.Try{Branch: b}
+	s, err := tcc.New(d).Advance(d, ev)
+	if err != nil {
+		return nil, amendsv1.ErrInvalidArgument.With("%v", err)
+	}
+	o := opening{rec: e.newRecord(gid, KindTCC, d.Name, def, d.Timeout, labels), m: &tccMachine{d: d, s: s}, ev: ev}
+	var tried <-chan answer
+	tried, o.say = oneAnswer()
+	if _, created, err := e.start(ctx, o); err != nil {
+		return nil, err
+	} else if !created {
+		return e.Try(ctx, gid, b)
+	}
+	a, err := e.await(ctx, tried)
+	return a.reply, err
+}
+
+// opening is a transaction as it begins: with a branch, where ev registers one.
+type opening struct {
+	rec store.Record
+	m   machine
+	ev  txn.Event    // a tcc.Try that came with the start; nil: none
+	say func(answer) // hears of its try, if it is this start that began it
 }
 
 func (e *Engine) newRecord(gid, kind, name string, def []byte, timeout time.Duration, labels map[string]string) store.Record {
@@ -69,26 +102,26 @@ func digest(kind string, def []byte, labels map[string]string) []byte {
 	return h.Sum(nil)
 }
 
-func (e *Engine) start(ctx context.Context, rec store.Record, m machine) (store.Record, bool, error) {
+func (e *Engine) start(ctx context.Context, o opening) (store.Record, bool, error) {
 	if err := e.admit(ctx); err != nil {
 		return store.Record{}, false, err
 	}
 	waiting := e.starting.Add(1) > maxStarting // counted first: all who come at once are
 	defer e.starting.Add(-1)
-	if err := e.turnsAway(&rec, m, waiting); err != nil {
+	if err := e.turnsAway(&o.rec, o.m, waiting); err != nil {
 		return store.Record{}, false, err
 	}
-	w := e.workerOf(rec.Shard)
+	w := e.workerOf(o.rec.Shard)
 	for {
 		seq := w.gone.count.Load()
-		prior, err := e.store.Load(ctx, rec.GID)
+		prior, err := e.store.Load(ctx, o.rec.GID)
 		if err == nil {
-			return sameStart(prior, rec)
+			return sameStart(prior, o.rec)
 		}
 		if !errors.Is(err, store.ErrNotFound) {
 			return store.Record{}, false, unavailable(err)
 		}
-		a, err := ask(ctx, w, w.starts, func(say func(answer)) { w.start(rec, m, traceOf(ctx), seq, say) })
+		a, err := ask(ctx, w, w.starts, func(say func(answer)) { w.start(o, traceOf(ctx), seq, say) })
 		if errors.Is(err, errStale) {
 			continue
 		}
@@ -121,7 +154,8 @@ func sameStart(prior, rec store.Record) (store.Record, bool, error) {
 	return prior, false, nil
 }
 
-func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, say func(answer)) {
+func (w *worker) start(o opening, trace string, seq uint64, say func(answer)) {
+	rec, m := o.rec, o.m
 	if t := w.txs[rec.GID]; t != nil && !w.shards[rec.Shard].shut() {
 		w.harden(t)
 		t.afterDurable(func(now store.Record, err error) {
@@ -144,8 +178,7 @@ func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, sa
 			return
 		}
 		t := &tx{rec: rec, m: m, trace: trace, fresh: true, gotOn: true, since: time.Now()}
-		d := detail{State: m.phase().String(), Name: rec.Name, Digest: rec.Digest}
-		if err := t.note("started", d, rec.CreatedAt); err != nil {
+		if err := t.noteStart(o.ev); err != nil {
 			say(answer{err: err})
 			return
 		}
@@ -157,5 +190,18 @@ func (w *worker) start(rec store.Record, m machine, trace string, seq uint64, sa
 		w.adopt(t, w.e.started)
 		w.touch(t)
 		t.afterDurable(func(rec store.Record, err error) { say(answer{rec: rec, created: true, err: err}) })
+		if try, ok := o.ev.(tcc.Try); ok {
+			t.awaitTry(try.Branch.Name, o.say)
+		}
 	}
+}
+
+// noteStart notes the start of a transaction, and the try that came with it, if
+// one did.
+func (t *tx) noteStart(ev txn.Event) error {
+	d := detail{State: t.m.phase().String(), Name: t.rec.Name, Digest: t.rec.Digest}
+	if err := t.note("started", d, t.rec.CreatedAt); err != nil || ev == nil {
+		return err
+	}
+	return t.note(ev.EventType(), detailOf(ev, t.m, ""), t.rec.CreatedAt)
 }

@@ -810,10 +810,14 @@ type TryBranchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Gid   string                 `protobuf:"bytes,1,opt,name=gid,proto3" json:"gid,omitempty"`
 	// Unique within the transaction.
-	Branch        string       `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
-	Action        string       `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	Payload       []byte       `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
-	Retry         *RetryPolicy `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	Branch  string       `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
+	Action  string       `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	Payload []byte       `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	Retry   *RetryPolicy `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	// Opens the transaction with this branch in it, as BeginTcc would have, unless
+	// it is there already. Its gid is this request's. A coordinator that does not
+	// know this field answers NOT_FOUND: then begin, and try again.
+	Begin         *BeginTccRequest `protobuf:"bytes,6,opt,name=begin,proto3" json:"begin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -879,6 +883,13 @@ func (x *TryBranchRequest) GetPayload() []byte {
 func (x *TryBranchRequest) GetRetry() *RetryPolicy {
 	if x != nil {
 		return x.Retry
+	}
+	return nil
+}
+
+func (x *TryBranchRequest) GetBegin() *BeginTccRequest {
+	if x != nil {
+		return x.Begin
 	}
 	return nil
 }
@@ -2126,13 +2137,14 @@ const file_amends_v1_transaction_proto_rawDesc = "" +
 	"\x05retry\x18\x02 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\"f\n" +
 	"\x10BeginTccResponse\x128\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x16.amends.v1.TransactionR\vtransaction\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\"\x9c\x01\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"\xce\x01\n" +
 	"\x10TryBranchRequest\x12\x10\n" +
 	"\x03gid\x18\x01 \x01(\tR\x03gid\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x18\n" +
 	"\apayload\x18\x04 \x01(\fR\apayload\x12,\n" +
-	"\x05retry\x18\x05 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\")\n" +
+	"\x05retry\x18\x05 \x01(\v2\x16.amends.v1.RetryPolicyR\x05retry\x120\n" +
+	"\x05begin\x18\x06 \x01(\v2\x1a.amends.v1.BeginTccRequestR\x05begin\")\n" +
 	"\x11TryBranchResponse\x12\x14\n" +
 	"\x05reply\x18\x01 \x01(\fR\x05reply\"S\n" +
 	"\x10CommitTccRequest\x12\x10\n" +
@@ -2332,51 +2344,52 @@ var file_amends_v1_transaction_proto_depIdxs = []int32{
 	4,  // 13: amends.v1.CheckBack.retry:type_name -> amends.v1.RetryPolicy
 	23, // 14: amends.v1.BeginTccResponse.transaction:type_name -> amends.v1.Transaction
 	4,  // 15: amends.v1.TryBranchRequest.retry:type_name -> amends.v1.RetryPolicy
-	32, // 16: amends.v1.CommitTccRequest.wait:type_name -> google.protobuf.Duration
-	23, // 17: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
-	32, // 18: amends.v1.AbortTransactionRequest.wait:type_name -> google.protobuf.Duration
-	23, // 19: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	32, // 20: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
-	23, // 21: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
-	32, // 22: amends.v1.FindEndedRequest.ended_for:type_name -> google.protobuf.Duration
-	2,  // 23: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
-	3,  // 24: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
-	33, // 25: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
-	1,  // 26: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
-	0,  // 27: amends.v1.Transaction.state:type_name -> amends.v1.State
-	21, // 28: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
-	31, // 29: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
-	33, // 30: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	33, // 31: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
-	33, // 32: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
-	33, // 33: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
-	33, // 34: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
-	22, // 35: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
-	3,  // 36: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
-	24, // 37: amends.v1.Transaction.check:type_name -> amends.v1.Check
-	26, // 38: amends.v1.ConverseRequest.asks:type_name -> amends.v1.Ask
-	28, // 39: amends.v1.ConverseResponse.answers:type_name -> amends.v1.Answer
-	6,  // 40: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
-	8,  // 41: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
-	11, // 42: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
-	13, // 43: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
-	15, // 44: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
-	17, // 45: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
-	19, // 46: amends.v1.TransactionService.FindEnded:input_type -> amends.v1.FindEndedRequest
-	25, // 47: amends.v1.TransactionService.Converse:input_type -> amends.v1.ConverseRequest
-	7,  // 48: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
-	10, // 49: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
-	12, // 50: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
-	14, // 51: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
-	16, // 52: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
-	18, // 53: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
-	20, // 54: amends.v1.TransactionService.FindEnded:output_type -> amends.v1.FindEndedResponse
-	27, // 55: amends.v1.TransactionService.Converse:output_type -> amends.v1.ConverseResponse
-	48, // [48:56] is the sub-list for method output_type
-	40, // [40:48] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	8,  // 16: amends.v1.TryBranchRequest.begin:type_name -> amends.v1.BeginTccRequest
+	32, // 17: amends.v1.CommitTccRequest.wait:type_name -> google.protobuf.Duration
+	23, // 18: amends.v1.CommitTccResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 19: amends.v1.AbortTransactionRequest.wait:type_name -> google.protobuf.Duration
+	23, // 20: amends.v1.AbortTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 21: amends.v1.WaitTransactionRequest.max_wait:type_name -> google.protobuf.Duration
+	23, // 22: amends.v1.WaitTransactionResponse.transaction:type_name -> amends.v1.Transaction
+	32, // 23: amends.v1.FindEndedRequest.ended_for:type_name -> google.protobuf.Duration
+	2,  // 24: amends.v1.Branch.kind:type_name -> amends.v1.StepKind
+	3,  // 25: amends.v1.Branch.verbs:type_name -> amends.v1.Verb
+	33, // 26: amends.v1.Branch.next_time:type_name -> google.protobuf.Timestamp
+	1,  // 27: amends.v1.Transaction.kind:type_name -> amends.v1.Kind
+	0,  // 28: amends.v1.Transaction.state:type_name -> amends.v1.State
+	21, // 29: amends.v1.Transaction.cause:type_name -> amends.v1.Cause
+	31, // 30: amends.v1.Transaction.labels:type_name -> amends.v1.Transaction.LabelsEntry
+	33, // 31: amends.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	33, // 32: amends.v1.Transaction.update_time:type_name -> google.protobuf.Timestamp
+	33, // 33: amends.v1.Transaction.finish_time:type_name -> google.protobuf.Timestamp
+	33, // 34: amends.v1.Transaction.deadline:type_name -> google.protobuf.Timestamp
+	33, // 35: amends.v1.Transaction.next_time:type_name -> google.protobuf.Timestamp
+	22, // 36: amends.v1.Transaction.branches:type_name -> amends.v1.Branch
+	3,  // 37: amends.v1.Transaction.verbs:type_name -> amends.v1.Verb
+	24, // 38: amends.v1.Transaction.check:type_name -> amends.v1.Check
+	26, // 39: amends.v1.ConverseRequest.asks:type_name -> amends.v1.Ask
+	28, // 40: amends.v1.ConverseResponse.answers:type_name -> amends.v1.Answer
+	6,  // 41: amends.v1.TransactionService.StartSaga:input_type -> amends.v1.StartSagaRequest
+	8,  // 42: amends.v1.TransactionService.BeginTcc:input_type -> amends.v1.BeginTccRequest
+	11, // 43: amends.v1.TransactionService.TryBranch:input_type -> amends.v1.TryBranchRequest
+	13, // 44: amends.v1.TransactionService.CommitTcc:input_type -> amends.v1.CommitTccRequest
+	15, // 45: amends.v1.TransactionService.AbortTransaction:input_type -> amends.v1.AbortTransactionRequest
+	17, // 46: amends.v1.TransactionService.WaitTransaction:input_type -> amends.v1.WaitTransactionRequest
+	19, // 47: amends.v1.TransactionService.FindEnded:input_type -> amends.v1.FindEndedRequest
+	25, // 48: amends.v1.TransactionService.Converse:input_type -> amends.v1.ConverseRequest
+	7,  // 49: amends.v1.TransactionService.StartSaga:output_type -> amends.v1.StartSagaResponse
+	10, // 50: amends.v1.TransactionService.BeginTcc:output_type -> amends.v1.BeginTccResponse
+	12, // 51: amends.v1.TransactionService.TryBranch:output_type -> amends.v1.TryBranchResponse
+	14, // 52: amends.v1.TransactionService.CommitTcc:output_type -> amends.v1.CommitTccResponse
+	16, // 53: amends.v1.TransactionService.AbortTransaction:output_type -> amends.v1.AbortTransactionResponse
+	18, // 54: amends.v1.TransactionService.WaitTransaction:output_type -> amends.v1.WaitTransactionResponse
+	20, // 55: amends.v1.TransactionService.FindEnded:output_type -> amends.v1.FindEndedResponse
+	27, // 56: amends.v1.TransactionService.Converse:output_type -> amends.v1.ConverseResponse
+	49, // [49:57] is the sub-list for method output_type
+	41, // [41:49] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_amends_v1_transaction_proto_init() }
