@@ -45,7 +45,8 @@ limits, saga, tcc and outbox.
   latency   from a message's commit to its handler, at --rate
   overload  sagas at twice the rate of a closed loop of 64 clients, or at --rate,
             by --clients of which each waits for its answer, and stays away for
-            as long as a refusal says: what completes while they are offered
+            as long as a refusal says: what completes while they are offered;
+            with --open none waits, and what is refused is not asked again
 
 --store mysql makes a database of its own beside the one of the DSN and drops it in
 the end. Its statements and fsyncs are the server's own counters: what else uses
@@ -79,6 +80,7 @@ func (b *benching) flags(cmd *cobra.Command) {
 	f.StringVar(&c.Dir, "dir", os.TempDir(), "measure files in this `directory`: a file system in memory has no fsync")
 	f.IntVar(&c.Clients, "clients", 64, "clients that ask at once")
 	f.Float64Var(&c.Rate, "rate", 0, "an open loop of so many a second (default: a closed one)")
+	f.BoolVar(&c.Open, "open", false, "overload: clients ask when they are due, with up to 64 requests each unanswered")
 	f.DurationVar(&c.Warmup, "warmup", time.Second, "time before counting begins")
 	f.DurationVar(&c.For, "for", 5*time.Second, "time to count")
 	f.IntVar(&c.Messages, "messages", 100_000, "messages of a backlog")

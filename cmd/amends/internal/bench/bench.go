@@ -27,6 +27,7 @@ type Config struct {
 	Dir       string        // for what is kept in files
 	Clients   int           // that ask at once
 	Rate      float64       // an open loop of so many a second; 0: each client asks again when it has its answer
+	Open      bool          // overload's clients ask when they are due, answered or not
 	Warmup    time.Duration // before counting begins
 	For       time.Duration // of counting
 	Messages  int           // of the workloads that work off a backlog
@@ -82,6 +83,7 @@ type Result struct {
 	Completed int64            `json:"completed"`
 	Refused   int64            `json:"refused"` // by a coordinator that is full; a saga that turned back has completed
 	Failed    int64            `json:"failed"`
+	Unsent    int64            `json:"unsent,omitempty"`   // in an open loop, for too many were unanswered
 	Failures  map[string]int64 `json:"failures,omitempty"` // by kind, where a workload tells
 	Began     time.Time        `json:"began,omitzero"`     // when counting did: what else was sampled meanwhile goes with it
 	Seconds   float64          `json:"seconds"`

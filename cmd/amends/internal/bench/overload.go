@@ -23,6 +23,7 @@ const (
 	offeredOfPeak  = 2.0 // what is offered without a rate
 	limitPeak      = "peak"
 	overloadBudget = 2 * time.Minute // for a transaction to end, after which it has failed
+	openAtOnce     = 64              // requests of a client at most, in an open loop
 	connectAtOnce  = 64
 )
 
@@ -32,6 +33,10 @@ const (
 // connection of its own, on which it has been answered before, and waits for an
 // answer before it asks again: what is due meanwhile waits, and counts from when
 // it was due. One that is refused stays away for as long as it is told.
+//
+// In an open loop a client asks when it is due, whatever became of what it asked
+// before, and never again for what was refused. What is due while 64 of its
+// requests are unanswered is not sent, and counted apart.
 func runOverload(ctx context.Context, r *rig) (Result, error) {
 	if _, err := r.services(ctx); err != nil {
 		return Result{}, err
@@ -59,6 +64,9 @@ func runOverload(ctx context.Context, r *rig) (Result, error) {
 	res, err := r.offer(ctx, rate, once)
 	res.Setup = fmt.Sprintf("%s, %d clients, %.0f/s offered where %.0f/s is the peak", r.cfg.Store, r.cfg.Clients, rate, peak.PerSecond) +
 		r.shape("steps")
+	if r.cfg.Open {
+		res.Setup += ", open loop"
+	}
 	res.Limit, res.Fraction = limitPeak, res.PerSecond/peak.PerSecond
 	return res, err
 }
@@ -91,7 +99,8 @@ func (r *rig) clients(ctx context.Context, s saga.Saga[input]) ([]*sdk.Client, e
 type offered struct {
 	counts
 	inTime atomic.Int64
-	mu     sync.Mutex // guards what follows
+	unsent atomic.Int64 // in an open loop
+	mu     sync.Mutex   // guards what follows
 	hist   *hdrhistogram.Histogram
 	other  map[string]int64 // failures by what they say they are
 }
@@ -105,17 +114,21 @@ func (r *rig) offer(ctx context.Context, rate float64, op operation) (Result, er
 	from, to := begin.Add(r.cfg.Warmup), begin.Add(r.cfg.Warmup+r.cfg.For)
 	for client := range r.cfg.Clients {
 		g.Go(func() error {
-			for n := 0; ctx.Err() == nil; n++ {
-				// Each client has every Clients-th place in the schedule.
-				place := float64(n*r.cfg.Clients+client) / rate
-				due := begin.Add(time.Duration(place * float64(time.Second)))
-				wait(ctx, time.Until(due))
-				if due.After(to) || time.Now().After(to) {
+			var open errgroup.Group
+			open.SetLimit(openAtOnce)
+			r.keep(ctx, begin, to, rate, client, func(due time.Time) {
+				one := func() error {
+					wait(ctx, r.one(ctx, o, op, client, due, from, to))
 					return nil
 				}
-				wait(ctx, r.one(ctx, o, op, client, due, from, to))
-			}
-			return nil
+				switch {
+				case !r.cfg.Open:
+					_ = one() // it returns nil
+				case !open.TryGo(one) && !due.Before(from):
+					o.unsent.Add(1)
+				}
+			})
+			return open.Wait()
 		})
 	}
 	wait(ctx, time.Until(from))
@@ -130,7 +143,23 @@ func (r *rig) offer(ctx context.Context, rate float64, op operation) (Result, er
 	}
 	res := r.result(&o.counts, r.cfg.For, o.hist, before.until(after, done))
 	res.Began, res.PerSecond, res.Failures, res.Memory = from, float64(o.inTime.Load())/r.cfg.For.Seconds(), o.other, held
+	res.Unsent = o.unsent.Load()
 	return res, ctx.Err()
+}
+
+// keep calls do whenever a client's turn in the schedule of a rate has come, or as
+// soon after it as do has returned, until the time is over.
+func (r *rig) keep(ctx context.Context, begin, to time.Time, rate float64, client int, do func(due time.Time)) {
+	for n := 0; ctx.Err() == nil; n++ {
+		// Each client has every Clients-th place in the schedule.
+		place := float64(n*r.cfg.Clients+client) / rate
+		due := begin.Add(time.Duration(place * float64(time.Second)))
+		wait(ctx, time.Until(due))
+		if due.After(to) || time.Now().After(to) {
+			return
+		}
+		do(due)
+	}
 }
 
 // one does what was due, and returns how long its client is to stay away.
@@ -140,7 +169,7 @@ func (r *rig) one(ctx context.Context, o *offered, op operation, client int, due
 	err := op(ctx, client)
 	o.note(err, due, time.Now(), from, to)
 	var known *amendsv1.Error
-	if errors.As(err, &known) {
+	if errors.As(err, &known) && !r.cfg.Open {
 		return known.RetryAfter
 	}
 	return 0
@@ -155,7 +184,7 @@ func (o *offered) note(err error, due, now, from, to time.Time) {
 	}
 	o.started.Add(1)
 	var known *amendsv1.Error
-	if errors.Is(err, sdk.ErrOverloaded) && errors.As(err, &known) && known.RetryAfter <= 0 {
+	if errors.As(err, &known) && errors.Is(err, sdk.ErrOverloaded) && known.RetryAfter <= 0 {
 		err = fmt.Errorf("refused without a delay: %v", err) // not the refusal that it should be
 	}
 	o.count(err)

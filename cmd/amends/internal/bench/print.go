@@ -37,6 +37,9 @@ func (r *Report) Print(w io.Writer) error {
 		return err
 	}
 	for i := range r.Results {
+		if n := r.Results[i].Unsent; n > 0 {
+			fmt.Fprintf(w, "%s: %d not sent: too many were unanswered\n", r.Results[i].Workload, n)
+		}
 		for _, kind := range sorted(r.Results[i].Failures) {
 			fmt.Fprintf(w, "%s: %d failed: %s\n", r.Results[i].Workload, r.Results[i].Failures[kind], kind)
 		}
