@@ -13,6 +13,11 @@ PKG      ?= ./...
 P        ?= 2
 PARALLEL ?= 4
 TIMEOUT  ?= 15m
+# In `make test`, -vet is off: `make verify` runs all of go vet, on the tests too.
+# Tested first, as they take longest: at the end they would run alone.
+LONGEST  := cmd/amends outbox/outboxtest coordinator/internal/engine coordinator/console examples/shop outbox/inbox \
+	coordinator/store/sqlstore outbox outbox/binlog sdk/sdktest
+TESTED    = $(if $(filter ./...,$(PKG)),$(addprefix ./,$(LONGEST))) $(PKG)
 FUZZTIME ?= 20s
 FOR      ?= 2m
 # In `make sim`: random transactions per machine, and seeds of the whole system.
@@ -65,8 +70,8 @@ demo: build ## Run the shop with crashes in the middle (SERVICES=real: on MySQL,
 test: $(TOOLS)/grpcurl ## Run every test, uncached, with the race detector and the invariants on
 	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
 		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
-	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) \
-		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(PKG) ./.ci/report ./.ci/services
+	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) -vet off \
+		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(TESTED) ./.ci/report ./.ci/services
 
 .PHONY: services
 services: ## Bring up MySQL, Redis and Kafka for tests, and leave them running

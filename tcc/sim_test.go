@@ -285,7 +285,9 @@ func (s *sim) advance(ev txn.Event) error {
 	if err != nil {
 		return err
 	}
-	s.log("%s\n    %s", describeEvent(ev), describeState(next))
+	if s.verbose { // it is dear
+		s.log("%s\n    %s", describeEvent(ev), describeState(next))
+	}
 	if err := s.checkUnchanged(was, ev, next); err != nil {
 		return err
 	}

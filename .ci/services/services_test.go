@@ -297,6 +297,40 @@ func fakeRedis(t *testing.T, addr string) string {
 	return l.Addr().String()
 }
 
+// TestScratch: a command among services has a folder in memory where there is
+// room for one, and nothing of it is left; "disk" goes without.
+func TestScratch(t *testing.T) {
+	place, err := newScratch(t.Context(), func(string) string { return "disk" })
+	if err != nil || place.dir != "" || len(place.env) > 0 {
+		t.Errorf("disk: %+v, %v", place, err)
+	}
+	tl, _ := redisTool(t)
+	tl.which = nil
+	seen := filepath.Join(t.TempDir(), "seen")
+	before := os.Getenv("TMPDIR")
+	script := `echo "$TMPDIR" >` + seen + `; case $TMPDIR in ` + memoryFolder + `/*) echo left >"$TMPDIR/left" ;; esac`
+	if err := tl.with([]string{"sh", "-c", script}); err != nil {
+		t.Fatal(err)
+	}
+	if got := os.Getenv("TMPDIR"); got != before {
+		t.Errorf("TMPDIR is %q afterwards, want %q", got, before)
+	}
+	text, err := os.ReadFile(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := strings.TrimSpace(string(text))
+	if dir == before { // on disk
+		return
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(dir, memoryFolder) {
+		t.Errorf("the command's folder was %q, and there is still %v", dir, err)
+	}
+	if roomIn(t.Context(), filepath.Join(dir, "gone")) != 0 || runsPrograms(t.Context(), filepath.Join(dir, "gone")) {
+		t.Error("a folder that is not there has room, or runs programs")
+	}
+}
+
 func TestUsage(t *testing.T) {
 	tl, _ := redisTool(t)
 	for _, args := range [][]string{{"with"}, {"sideways"}, {"up", "now"}, {"restart"}, {"restart", "-kill"}, {"restart", "-x", "redis"}} {

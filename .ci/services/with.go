@@ -35,7 +35,17 @@ func (t *tool) with(args []string) (err error) {
 		}
 	}()
 
-	if err := t.upUnless(sigs); err != nil {
+	place, err := newScratch(context.Background(), t.getenv)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := place.remove(); e != nil {
+			err = errors.Join(err, e)
+		}
+	}()
+
+	if err := place.during(func() error { return t.upUnless(sigs) }); err != nil {
 		return err
 	}
 	if t.getenv(services.RequireEnv) == "1" {
@@ -43,7 +53,7 @@ func (t *tool) with(args []string) (err error) {
 			return fmt.Errorf("%w\n%s=1: that is a failure", err, services.RequireEnv)
 		}
 	}
-	return t.command(args, sigs)
+	return t.command(args, place.env, sigs)
 }
 
 // upUnless is up, until a signal comes.
@@ -65,11 +75,11 @@ func (t *tool) upUnless(sigs <-chan os.Signal) error {
 }
 
 // command runs args in a process group of their own and passes signals on to
-// it, the third one as SIGKILL.
-func (t *tool) command(args []string, sigs <-chan os.Signal) error {
+// it, the third one as SIGKILL. Its environment is ours with extra.
+func (t *tool) command(args, extra []string, sigs <-chan os.Signal) error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = os.Environ()
+	cmd.Env = append(os.Environ(), extra...)
 	for _, s := range t.which {
 		if addr, _ := services.Find(s, t.root, t.getenv); addr != "" {
 			cmd.Env = append(cmd.Env, s.Env()+"="+addr)

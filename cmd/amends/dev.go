@@ -103,7 +103,8 @@ func (d *development) run(ctx context.Context, w io.Writer, log *slog.Logger) (e
   kafka        %s
   redis        %s
   data         %s
-`, at.addr, cmp.Or(at.console, "none"), kafka.Addr(), redis.Addr(), kept)
+  try it       go run ./examples/transfer -coordinator %s
+`, at.addr, cmp.Or(at.console, "none"), kafka.Addr(), redis.Addr(), kept, at.addr)
 		return err
 	})
 }

@@ -3,6 +3,7 @@ package main_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -29,6 +30,7 @@ func dev(t *testing.T, args ...string) (p *process, at addresses) {
 func TestDevRunsEverything(t *testing.T) {
 	p, at := dev(t)
 	dir := p.waitFor(t, `^  data         (\S+) \(forgotten at the end`)[1]
+	p.waitFor(t, `^  try it       go run ./examples/transfer -coordinator `+regexp.QuoteMeta(at.coordinator)+`$`)
 
 	conn := connect(t, at.coordinator)
 	openBank(t, conn)

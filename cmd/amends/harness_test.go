@@ -50,7 +50,7 @@ func buildAndRun(m *testing.M) int {
 }
 
 // patience bounds every wait for something that should happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // result is how a command ended.
 type result struct {

@@ -24,6 +24,7 @@ import (
 // again and again. Some records come twice, and one is no start of a saga. Each
 // saga runs, once.
 func TestIntake(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	const starts, kills = 60, 2
 	n := seed(t)
 	rnd := rand.New(rand.NewPCG(n, n))

@@ -75,11 +75,14 @@ type killing struct {
 // was acknowledged is found afterwards and ends as its input says, and its
 // effects stand once or not at all.
 func TestKillLosesNothing(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		k := killing{kills: 50, lifetime: 700 * time.Millisecond, env: environ(), args: []string{"--data-dir", t.TempDir()}}
 		k.run(t)
 	})
 	t.Run("mysql", func(t *testing.T) {
+		t.Parallel()
 		// Each process has to wait for the lease of the one before it.
 		k := killing{
 			kills: 10, lifetime: 2 * time.Second, working: true, env: environ("AMENDS_MYSQL_DSN=" + servicestest.MySQL(t)),

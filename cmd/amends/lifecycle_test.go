@@ -17,11 +17,14 @@ import (
 // of transactions, with SIGKILL at random moments: the log has the end of every
 // one that was acknowledged.
 func TestLifecycleSurvivesKills(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		k := killing{kills: 10, lifetime: time.Second, working: true, env: environ(), args: []string{"--data-dir", t.TempDir()}}
 		k.telling(t)
 	})
 	t.Run("mysql", func(t *testing.T) {
+		t.Parallel()
 		k := killing{
 			kills: 4, lifetime: 2 * time.Second, working: true, env: environ("AMENDS_MYSQL_DSN=" + servicestest.MySQL(t)),
 			args: []string{"--lease-ttl", "1s"},

@@ -6,8 +6,11 @@
 //	amends migrate   brings their tables up to date
 //	amends tx        lists, shows and watches transactions, and acts on them
 //	amends bulk      acts on every transaction that a filter selects
+//	amends outbox    shows the outbox of a service, and acts on its messages
+//	amends dead      shows and requeues dead letters of Kafka consumers
 //	amends audit     proves that nobody edited the audit trail, and exports it
 //	amends cluster   shows how the coordinators and the services are
+//	amends bench     measures what Amends does on this machine
 //	amends token     makes tokens for those who call a coordinator
 //	amends version   prints the version
 //

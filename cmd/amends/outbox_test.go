@@ -21,11 +21,14 @@ import (
 // TestOutbox acts on an outbox whose broker is away, through a relay and
 // straight on the database.
 func TestOutbox(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		file := filepath.Join(t.TempDir(), "orders.db")
 		testOutbox(t, openDatabase(t, file), outbox.SQLite, environ(), "--sqlite", file)
 	})
 	t.Run("mysql", func(t *testing.T) {
+		t.Parallel()
 		dsn := servicestest.MySQL(t)
 		testOutbox(t, openMySQL(t, dsn), outbox.MySQL, environ("AMENDS_MYSQL_DSN="+dsn))
 	})

@@ -48,6 +48,7 @@ func wantOrders(t *testing.T, broker string, want ...string) {
 // until an operator answers for its check, and one of the same key that waits
 // behind it.
 func TestRelayCourier(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	broker := startBroker(t)
 	_, addr := serve(t, t.TempDir())
 	file := filepath.Join(t.TempDir(), "courier.db")

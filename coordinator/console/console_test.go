@@ -23,6 +23,7 @@ func grant(fake *gatewaytest.Coordinator, role amendsv1.Role) {
 func txPath(gid string) string { return "/transaction?gid=" + url.QueryEscape(gid) }
 
 func TestConsole(t *testing.T) {
+	t.Parallel() // each in a browser of its own; most of the time it waits
 	in := browser(t)
 	for name, test := range map[string]func(*testing.T, *gatewaytest.Coordinator, *tab){
 		"retry a stalled transaction":    retryStalled,

@@ -22,6 +22,7 @@ type night struct {
 }
 
 func TestOutboxes(t *testing.T) {
+	t.Parallel() // each in a browser of its own; most of the time it waits
 	in := browser(t)
 	for name, test := range map[string]func(*testing.T, *night, *tab){
 		"see it and replay it":   replayOne,

@@ -24,6 +24,7 @@ import (
 // TestRealOutbox: a message that the broker refuses for good is found among the
 // dead letters, is replayed with a reason, and is seen to be published.
 func TestRealOutbox(t *testing.T) {
+	t.Parallel() // each in a browser of its own; most of the time it waits
 	in := browser(t)
 	db, err := sql.Open("sqlite", outbox.SQLiteDSN(filepath.Join(t.TempDir(), "orders.db")))
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 // TestRealCoordinator: a saga whose next try is an hour away is found by its
 // label, is paused and resumed by hand, and is seen to commit when it is retried.
 func TestRealCoordinator(t *testing.T) {
+	t.Parallel() // each in a browser of its own; most of the time it waits
 	in := browser(t)
 	conn, trusted := startCoordinator(t)
 	h, err := console.New(conn, &console.Config{Name: "real"})
