@@ -54,6 +54,8 @@ var shownCommands = map[string]testedBy{
 	"amends bench": {"cmd/amends/bench_test.go", "TestBench"},
 	"AMENDS_MYSQL_DSN='root:…@tcp(127.0.0.1:3306)/mysql' amends bench saga tcc --store mysql --repeat 5": {"cmd/amends/bench_test.go", "TestBench"},
 
+	"go run ./examples/transfer -coordinator 127.0.0.1:7460": {"examples/transfer/main_test.go", "TestTransferElsewhere"},
+
 	"make torture": {"cmd/torture/torture_test.go", "TestTorture"},
 
 	"go run ./examples/transfer": {"snippets_test.go", "TestExampleOutput"},

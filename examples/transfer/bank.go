@@ -22,14 +22,6 @@ func giveBack(ctx context.Context, tx *sql.Tx, e Entry, _ Done) error {
 	return change(ctx, tx, e.Account, e.Cents)
 }
 
-func give(ctx context.Context, tx *sql.Tx, e Entry) (Done, error) {
-	return Done{}, change(ctx, tx, e.Account, e.Cents)
-}
-
-func takeBack(ctx context.Context, tx *sql.Tx, e Entry, _ Done) error {
-	return change(ctx, tx, e.Account, -e.Cents)
-}
-
 // change adds cents to an account, which must exist and may not become
 // negative.
 func change(ctx context.Context, tx *sql.Tx, account string, cents int64) error {
@@ -42,6 +34,14 @@ func change(ctx context.Context, tx *sql.Tx, account string, cents int64) error 
 		return err
 	}
 	return sdk.Refuse(fmt.Errorf("account %s: unknown, or not enough money", account))
+}
+
+func give(ctx context.Context, tx *sql.Tx, e Entry) (Done, error) {
+	return Done{}, change(ctx, tx, e.Account, e.Cents)
+}
+
+func takeBack(ctx context.Context, tx *sql.Tx, e Entry, _ Done) error {
+	return change(ctx, tx, e.Account, -e.Cents)
 }
 
 // openBank makes a database in which alice has 1,000 and bob nothing.

@@ -80,7 +80,12 @@ func (s *Store) migrate(ctx context.Context, db *sql.DB, cfg *Config) error {
 		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
-		cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "sqlstore: schema changed", slog.String("migration", m.name))
+		if present > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "sqlstore: schema changed", slog.String("migration", m.name))
+		}
+	}
+	if present == 0 {
+		cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "sqlstore: schema created", slog.Int("version", all[len(all)-1].version))
 	}
 	return s.migrating(ctx, db, func(ctx context.Context, tx *sql.Tx) error { return s.prepareLeases(ctx, tx, cfg.Shards) })
 }
