@@ -14,7 +14,6 @@ type batch struct {
 	store.Batch
 	items []item
 	err   error // ErrConflict, or nil
-	took  time.Duration
 }
 
 // item is one transaction's part of a batch, in the order of its writes.
@@ -31,22 +30,11 @@ type item struct {
 // flush starts the commit of what is dirty, unless one is under way: what
 // gathers meanwhile makes the next batch.
 func (w *worker) flush(ctx context.Context) {
-	for w.flying == nil && len(w.dirty) > 0 && !w.gathers(time.Now()) { // a batch of lost shards is empty
+	for w.flying == nil && len(w.dirty) > 0 { // a batch of lost shards is empty
 		if b := w.build(time.Now()); len(b.items) > 0 {
 			w.hand(ctx, b)
 		}
 	}
-}
-
-// maxGather is how long a commit waits at most for what the one before lets go on.
-const maxGather = 3 * time.Millisecond
-
-// gathers reports whether the next commit waits a moment. What the last one let
-// go on is about to come back: with those that waited meanwhile it makes one
-// batch. Else the two would take turns for ever, and each wait for the other's
-// commit before its own.
-func (w *worker) gathers(now time.Time) bool {
-	return len(w.dirty) < w.crowd && now.Before(w.gather)
 }
 
 func (w *worker) build(now time.Time) *batch {
@@ -129,7 +117,6 @@ func (w *worker) committed(ctx context.Context, b *batch) {
 		}
 	}
 	now := time.Now()
-	w.crowd, w.gather = min(len(b.items)+len(w.dirty), maxBatch), now.Add(min(b.took/4, maxGather))
 	for _, it := range b.items {
 		if len(lost) > 0 && !lost[it.rec.Shard] {
 			continue
@@ -252,8 +239,7 @@ func (w *worker) commitLoop(ctx context.Context) error {
 			} else if err != nil {
 				return err
 			}
-			b.took = time.Since(begun)
-			w.e.meters.committed(b, b.took)
+			w.e.meters.committed(b, time.Since(begun))
 			if err := w.post(ctx, func() { w.committed(ctx, b) }); err != nil {
 				return nil // the engine stops
 			}

@@ -27,8 +27,6 @@ type worker struct {
 	rnd      *rand.Rand
 
 	flying  *batch        // being committed, or nil
-	crowd   int           // how many the next commit waits for,
-	gather  time.Time     // and until when
 	batches chan *batch   // to the committer
 	kick    chan struct{} // to the sweeper: look now
 
@@ -126,9 +124,6 @@ func (w *worker) armTimer(timer *time.Timer) {
 	next := w.timers.next()
 	if len(w.held) > 0 && (next.IsZero() || w.held[0].until.Before(next)) {
 		next = w.held[0].until
-	}
-	if w.flying == nil && len(w.dirty) > 0 && (next.IsZero() || w.gather.Before(next)) {
-		next = w.gather
 	}
 	if next.IsZero() {
 		timer.Reset(time.Hour)
