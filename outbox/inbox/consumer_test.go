@@ -266,7 +266,7 @@ func testDoneCacheSavesTransactionsOnly(t *testing.T, b *bench) {
 	addr, stop := b.redis(t)
 	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
 	defer client.Close()
-	keys, err := outbox.NewRedisKeys(client, &outbox.RedisConfig{Logger: silent, Pause: 50 * time.Millisecond})
+	keys, err := outbox.NewRedisKeys(client, &outbox.RedisConfig{Logger: silent, Timeout: time.Minute, Pause: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
