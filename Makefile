@@ -13,7 +13,6 @@ PKG      ?= ./...
 P        ?= 2
 PARALLEL ?= 4
 TIMEOUT  ?= 15m
-# In `make test`, -vet is off: `make verify` runs all of go vet, on the tests too.
 # Tested first, as they take longest: at the end they would run alone.
 LONGEST  := cmd/amends outbox/outboxtest coordinator/internal/engine coordinator/console examples/shop outbox/inbox \
 	coordinator/store/sqlstore outbox outbox/binlog sdk/sdktest
@@ -70,7 +69,7 @@ demo: build ## Run the shop with crashes in the middle (SERVICES=real: on MySQL,
 test: $(TOOLS)/grpcurl ## Run every test, uncached, with the race detector and the invariants on
 	@$(if $(RACE),,echo "no C compiler: testing without the race detector (install gcc or clang)" >&2; \
 		[ -z "$${AMENDS_REQUIRE_SERVICES:-}" ] || { echo "AMENDS_REQUIRE_SERVICES is set: refusing" >&2; exit 1; })
-	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) -vet off \
+	@$(WITH_SERVICES) bin/report $(GO) test -json $(RACE) -count 1 -tags $(TAGS) \
 		-p $(P) -parallel $(PARALLEL) -timeout $(TIMEOUT) $(TESTED) ./.ci/report ./.ci/services
 
 .PHONY: services

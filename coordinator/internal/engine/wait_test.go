@@ -33,7 +33,7 @@ func TestWaitersAskNoStore(t *testing.T) {
 				ends <- err
 			}()
 		}
-		time.Sleep(10 * waitPoll)
+		time.Sleep(10 * waitPoll) // virtual
 		if loads := st.loads.Load() - before; loads != 0 {
 			t.Errorf("%d loads for %d who waited", loads, n)
 		}
@@ -56,7 +56,7 @@ func (s *slowDue) Due(ctx context.Context, q store.DueQuery) ([]store.Record, er
 	if q.From.IsZero() {
 		s.asked.Add(1)
 	}
-	time.Sleep(5 * time.Second)
+	time.Sleep(5 * time.Second) // virtual
 	return s.Store.Due(ctx, q)
 }
 
@@ -70,7 +70,7 @@ func TestFullSweepIsPaced(t *testing.T) {
 		r.wait("one")
 		time.Sleep(2 * time.Minute) // virtual
 		before := st.asked.Load()
-		time.Sleep(20 * fullSweep)
+		time.Sleep(20 * fullSweep) // virtual
 		if n := st.asked.Load() - before; n < 1 || n > 4 {
 			t.Errorf("looked at all that is due %d times in %v", n, 20*fullSweep)
 		}
